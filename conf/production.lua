@@ -1,0 +1,2 @@
+-- What differs in production: nothing, the defaults are made for it.
+return {}

@@ -1,0 +1,52 @@
+/* claim: who may touch a web thread's C structures right now.
+ *
+ * A thread claims *in C* or *in Lua* for itself; the watch thread can only turn *in Lua* into
+ * *retired*. While a thread is in Lua it touches none of its C structures, so once it is retired
+ * another thread may take them. A bound function that needs them (an *owning* function) claims them
+ * back for its duration with fl_claim_take and gives them up with fl_claim_give; in between it is
+ * bounded and calls no Lua API that can allocate, raise or run Lua. A thread that finds itself
+ * retired ends here, never with a Lua error: its structures belong to somebody else. */
+#ifndef FL_CLAIM_H
+#define FL_CLAIM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+typedef enum { FL_CLAIM_C, FL_CLAIM_LUA, FL_CLAIM_RETIRED } fl_claim_state;
+
+typedef struct fl_claim {
+    _Atomic int state;
+    _Atomic unsigned long turn; /* counts entries into Lua: the same turn still runs, or not */
+} fl_claim;
+
+/* *loop* of the thread the claim belongs to */
+static inline void fl_claim_give(fl_claim *claim)
+{
+    atomic_store_explicit(&claim->state, FL_CLAIM_LUA, memory_order_release);
+}
+
+static inline void fl_claim_take(fl_claim *claim)
+{
+    int expected = FL_CLAIM_LUA;
+    if (!atomic_compare_exchange_strong_explicit(&claim->state, &expected, FL_CLAIM_C,
+                                                 memory_order_acq_rel, memory_order_acquire))
+        pthread_exit(NULL);
+}
+
+static inline void fl_claim_enter_lua(fl_claim *claim)
+{
+    atomic_store_explicit(&claim->turn,
+                          atomic_load_explicit(&claim->turn, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    fl_claim_give(claim);
+}
+
+/* the watch thread */
+static inline bool fl_claim_retire(fl_claim *claim)
+{
+    int expected = FL_CLAIM_LUA;
+    return atomic_compare_exchange_strong(&claim->state, &expected, FL_CLAIM_RETIRED);
+}
+
+#endif

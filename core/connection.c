@@ -1,0 +1,641 @@
+/* A batch: everything that one read brought is parsed, every complete request answered into web->out,
+ * and then written at once. The batch ends early when a handler waits: the rest is read ahead. */
+#include "connection.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "handler.h"
+#include "response.h"
+#include "web.h"
+
+#define HALF_CLOSE_MS 500
+#define LINGER_MS 2000
+#define LINGER_BYTES (256 * 1024)
+#define BODY_LOOK_MS 1000
+#define BATCH_BYTES (256 * 1024) /* answers gathered before they are written */
+#define NEVER UINT64_MAX
+
+static void process(fl_connection *connection, fl_slice data);
+static void expired(fl_deadline *deadline);
+
+static uint64_t loop_now(const fl_connection *connection)
+{
+    return uv_now(&connection->web->loop);
+}
+
+/* Only ever moves the wheel's deadline forward in time when it is too late: a keep-alive connection
+ * stores a number per request and touches the wheel once per timeout. */
+static void expire_at(fl_connection *connection, uint64_t at)
+{
+    connection->expires = at;
+    if (at == NEVER) return;
+    fl_deadline *deadline = &connection->deadline;
+    if (fl_deadline_started(deadline) && deadline->at <= at) return;
+    fl_web *web = connection->web;
+    uint64_t now = loop_now(connection);
+    fl_web_start_deadline(web, deadline, at > now ? at - now : 0, expired);
+}
+
+static void expire_in(fl_connection *connection, uint64_t nanoseconds)
+{
+    expire_at(connection, loop_now(connection) + nanoseconds / 1000000);
+}
+
+static void connection_unlink(fl_connection *connection)
+{
+    *connection->link = connection->next;
+    if (connection->next) connection->next->link = connection->link;
+}
+
+static void output_free(fl_output *output)
+{
+    fl_buffer_close(&output->data);
+    fl_buffer_close(&output->queued);
+    free(output);
+}
+
+static void socket_closed(uv_handle_t *handle)
+{
+    fl_connection *connection = handle->data;
+    fl_web *web = connection->web;
+    if (connection->output) output_free(connection->output);
+    fl_buffer_close(&connection->ahead);
+    connection_unlink(connection);
+    free(connection->socket);
+    free(connection);
+    if (web->phase == FL_WEB_DRAINING) fl_web_maybe_drained(web);
+}
+
+static void count_connections(fl_web *web, int change)
+{
+    unsigned count = atomic_load_explicit(&web->connection_count, memory_order_relaxed);
+    count = (unsigned)((int)count + change);
+    atomic_store_explicit(&web->connection_count, count, memory_order_relaxed);
+    atomic_store_explicit(&web->metrics->connections, count, memory_order_relaxed);
+}
+
+/* What was answered but not written yet: its background tasks start all the same. */
+static void release_unwritten(fl_connection *connection)
+{
+    while (connection->unwritten) {
+        fl_request *request = connection->unwritten;
+        connection->unwritten = request->next;
+        fl_request_written(request);
+        fl_request_release(request);
+    }
+}
+
+static void detach_request(fl_connection *connection)
+{
+    fl_request *request = connection->request;
+    connection->request = NULL;
+    request->connection = NULL;
+    fl_request_release(request);
+}
+
+void fl_connection_close(fl_connection *connection)
+{
+    if (connection->phase == FL_CONNECTION_CLOSED) return;
+    connection->phase = FL_CONNECTION_CLOSED;
+    fl_deadline_stop(&connection->deadline);
+    fl_request *request = connection->request;
+    if (request) {
+        fl_request_hold(request);
+        if (request->dispatched && !request->ended) fl_handler_client_left(request);
+        detach_request(connection);
+        fl_request_release(request);
+    }
+    release_unwritten(connection);
+    count_connections(connection->web, -1);
+    uv_close((uv_handle_t *)connection->socket, socket_closed);
+    if (connection->web->listeners) fl_listener_pause(connection->web->listeners, false);
+}
+
+static void allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+    (void)suggested;
+    fl_connection *connection = handle->data;
+    *buffer = uv_buf_init(connection->web->read_buffer, FL_READ_BUFFER);
+}
+
+static void received(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer);
+
+static void set_reading(fl_connection *connection, bool reading)
+{
+    if (connection->reading == reading || connection->phase == FL_CONNECTION_CLOSED) return;
+    if (reading && connection->half_closed) return;
+    connection->reading = reading;
+    if (reading)
+        uv_read_start((uv_stream_t *)connection->socket, allocate, received);
+    else
+        uv_read_stop((uv_stream_t *)connection->socket);
+}
+
+/* RFC 9112 section 9.6: closes the write side first and reads on for a while, so that the answer is
+ * not lost to a reset. */
+static void linger(fl_connection *connection)
+{
+    if (connection->phase != FL_CONNECTION_OPEN) return;
+    uv_os_fd_t fd;
+    if (connection->half_closed || uv_fileno((uv_handle_t *)connection->socket, &fd) < 0) {
+        fl_connection_close(connection);
+        return;
+    }
+    connection->phase = FL_CONNECTION_LINGERING;
+    fl_buffer_close(&connection->ahead);
+    shutdown(fd, SHUT_WR);
+    connection->expires = loop_now(connection) + LINGER_MS;
+    fl_deadline_stop(&connection->deadline);
+    expire_at(connection, connection->expires);
+    set_reading(connection, true);
+}
+
+/* Everything queued is with the kernel now. */
+static void drained(fl_connection *connection)
+{
+    release_unwritten(connection);
+    fl_request *request = connection->request;
+    if (request && request->drain_ticket != 0) {
+        fl_task_wake(request->state, request->drain_ticket);
+        request->drain_ticket = 0;
+    }
+    if (connection->close_after && !request) {
+        linger(connection);
+        return;
+    }
+    if (!request)
+        expire_in(connection, connection->web->settings->keep_alive);
+    else
+        expire_at(connection, request->complete ? NEVER : loop_now(connection) + BODY_LOOK_MS);
+    if (!connection->processing) process(connection, (fl_slice){0});
+}
+
+static void wrote(uv_write_t *write, int status);
+
+static int start_write(fl_connection *connection)
+{
+    fl_output *output = connection->output;
+    uv_buf_t buffer = uv_buf_init(output->data.data, (unsigned)output->data.size);
+    output->write.data = connection;
+    connection->stalled = SIZE_MAX;
+    expire_in(connection, connection->web->settings->write_stall);
+    return uv_write(&output->write, (uv_stream_t *)connection->socket, &buffer, 1, wrote);
+}
+
+static void wrote(uv_write_t *write, int status)
+{
+    fl_connection *connection = write->data;
+    fl_output *output = connection->output;
+    if (connection->phase == FL_CONNECTION_CLOSED) return; /* freed with the socket */
+    if (status < 0) {
+        fl_connection_close(connection);
+        return;
+    }
+    fl_web_tick(connection->web);
+    if (output->queued.size) {
+        fl_buffer spent = output->data;
+        output->data = output->queued;
+        output->queued = (fl_buffer){0};
+        fl_buffer_close(&spent);
+        if (start_write(connection) < 0) fl_connection_close(connection);
+        return;
+    }
+    connection->output = NULL;
+    output_free(output);
+    drained(connection);
+}
+
+/* Keeps what the socket did not take. */
+static int queue_output(fl_connection *connection, const fl_slice *pieces, unsigned count,
+                        size_t skip)
+{
+    bool fresh = connection->output == NULL;
+    if (fresh) connection->output = calloc(1, sizeof(*connection->output));
+    if (!connection->output) return UV_ENOMEM;
+    fl_output *output = connection->output;
+    fl_buffer *buffer = fresh ? &output->data : &output->queued;
+    for (unsigned i = 0; i < count; i++) {
+        size_t taken = skip < pieces[i].size ? skip : pieces[i].size;
+        fl_buffer_append(buffer, pieces[i].data + taken, pieces[i].size - taken);
+        skip -= taken;
+    }
+    if (buffer->failed) return UV_ENOMEM;
+    return fresh ? start_write(connection) : 0;
+}
+
+static int write_pieces(fl_connection *connection, const fl_slice *pieces, unsigned count)
+{
+    uv_buf_t buffers[3];
+    size_t total = 0;
+    unsigned used = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (pieces[i].size == 0) continue;
+        buffers[used++] = uv_buf_init((char *)(uintptr_t)pieces[i].data, (unsigned)pieces[i].size);
+        total += pieces[i].size;
+    }
+    if (total == 0) return 0;
+    fl_metric_add(&connection->web->metrics->bytes_out, total);
+    int written = 0;
+    if (!connection->output) {
+        written = uv_try_write((uv_stream_t *)connection->socket, buffers, used);
+        if (written == UV_EAGAIN) written = 0;
+        if (written < 0) return written;
+        if ((size_t)written == total) return 0;
+    }
+    return queue_output(connection, pieces, count, (size_t)written);
+}
+
+static void flush(fl_connection *connection)
+{
+    fl_buffer *out = &connection->web->out;
+    int status = out->failed ? UV_ENOMEM : 0;
+    if (!status && out->size && connection->phase == FL_CONNECTION_OPEN) {
+        fl_slice piece = fl_slice_of(out->data, out->size);
+        status = write_pieces(connection, &piece, 1);
+    }
+    fl_buffer_reset(out, BATCH_BYTES);
+    if (status < 0) fl_connection_close(connection);
+}
+
+int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice piece, fl_slice suffix)
+{
+    const fl_slice pieces[3] = {prefix, piece, suffix};
+    return write_pieces(connection, pieces, 3);
+}
+
+size_t fl_connection_queued(const fl_connection *connection)
+{
+    const fl_output *output = connection->output;
+    return output ? output->data.size + output->queued.size : 0;
+}
+
+bool fl_connection_is_idle(const fl_connection *connection)
+{
+    return !connection->request && connection->ahead.size == 0 && !connection->output;
+}
+
+/* The answer is complete. What is left of the message is read and dropped, or the connection ends. */
+static void request_done(fl_connection *connection)
+{
+    fl_request *request = connection->request;
+    if (!request->keep_alive) connection->close_after = true;
+    if (!request->complete && !connection->close_after) {
+        request->body_use = FL_BODY_DISCARD;
+        fl_buffer_reset(&request->body_kept, 0);
+        request->body = (fl_slice){0};
+        set_reading(connection, true);
+        return;
+    }
+    connection->served++;
+    if (request->background != LUA_NOREF) {
+        fl_request_hold(request);
+        request->next = connection->unwritten;
+        connection->unwritten = request;
+    }
+    detach_request(connection);
+}
+
+void fl_connection_answered(fl_connection *connection)
+{
+    if (connection->processing) return; /* process() looks */
+    request_done(connection);
+    process(connection, (fl_slice){0});
+}
+
+/* Refuses what the parser could not take. The connection is beyond repair. */
+static void refuse(fl_connection *connection, int status)
+{
+    fl_web *web = connection->web;
+    fl_metric_add(&web->metrics->protocol_errors, 1);
+    connection->close_after = true;
+    fl_request *request = connection->request;
+    if (!request) {
+        request = fl_request_new(web, connection);
+        if (!request) return;
+        request->base = "";
+        connection->request = request;
+    }
+    request->keep_alive = false;
+    bool head_done = connection->http.head_done;
+    request->complete = true;
+    if (request->dispatched) {
+        request->refused = status; /* the handler learns it when it reads the body */
+        if (request->body_ticket != 0) fl_task_wake(request->state, request->body_ticket);
+        return;
+    }
+    if (!head_done) request->state = NULL;
+    fl_request_hold(request);
+    request->dispatched = true;
+    fl_metric_add(&web->metrics->requests, 1);
+    fl_metric_add(&web->metrics->in_flight, 1);
+    fl_handler_refuse(request, status);
+    fl_request_release(request);
+}
+
+static bool may_parse(const fl_connection *connection)
+{
+    if (connection->phase != FL_CONNECTION_OPEN || connection->close_after) return false;
+    if (connection->request && connection->request->complete) return false; /* in order */
+    return !connection->output || connection->request; /* the client does not read: wait for it */
+}
+
+/* New bytes of a body whose handler runs. */
+static void body_arrived(fl_connection *connection, fl_request *request)
+{
+    if (!fl_request_keep(request)) {
+        fl_connection_close(connection);
+        return;
+    }
+    if (request->body_ticket != 0 &&
+        (request->complete || request->body_use == FL_BODY_CHUNKS)) {
+        fl_task_wake(request->state, request->body_ticket);
+        request->body_ticket = 0;
+    }
+    bool wanted = request->body_use == FL_BODY_WHOLE || request->body_use == FL_BODY_DISCARD;
+    if (!request->complete && !wanted &&
+        request->body_kept.size >= connection->web->settings->read_ahead)
+        set_reading(connection, false);
+    if (request->body_use == FL_BODY_DISCARD && request->body_size > LINGER_BYTES &&
+        !request->complete) {
+        connection->close_after = true;
+        request->complete = true;
+    }
+}
+
+static void request_progress(fl_connection *connection)
+{
+    fl_request *request = connection->request;
+    if (!request) return;
+    if (connection->http.head_done && !request->dispatched) {
+        fl_request_hold(request);
+        if (!request->complete) {
+            connection->body_since = loop_now(connection);
+            expire_in(connection, connection->web->settings->body_grace);
+        }
+        fl_handler_dispatch(request);
+        fl_request_release(request);
+    } else if (request->dispatched) {
+        body_arrived(connection, request);
+    }
+    request = connection->request;
+    if (request && request->ended) request_done(connection);
+}
+
+/* Feeds the parser until the data is spent or something has to be waited for. Returns the rest. */
+static fl_slice parse(fl_connection *connection, fl_slice data)
+{
+    while (data.size && may_parse(connection)) {
+        size_t used = 0;
+        int status = fl_http1_read(&connection->http, data, &used);
+        data = fl_slice_of(data.data + used, data.size - used);
+        connection->unread = data;
+        if (status) {
+            refuse(connection, status);
+            if (connection->request && connection->request->ended) request_done(connection);
+            return (fl_slice){0};
+        }
+        request_progress(connection);
+        if (connection->web->out.size > BATCH_BYTES) flush(connection);
+    }
+    return data;
+}
+
+static void keep_rest(fl_connection *connection, fl_slice rest)
+{
+    fl_buffer *ahead = &connection->ahead;
+    connection->unread = (fl_slice){0};
+    if (connection->phase != FL_CONNECTION_OPEN || connection->close_after) rest.size = 0;
+    if (ahead->size) {
+        fl_buffer_consume(ahead, ahead->size - rest.size);
+    } else {
+        fl_buffer_slice(ahead, rest);
+    }
+    if (ahead->size == 0) fl_buffer_close(ahead);
+    if (ahead->failed) fl_connection_close(connection);
+}
+
+/* What the connection waits for now. */
+static void settle(fl_connection *connection)
+{
+    if (connection->phase != FL_CONNECTION_OPEN) return;
+    const fl_settings *settings = connection->web->settings;
+    fl_request *request = connection->request;
+    if (request && !fl_request_keep(request)) {
+        fl_connection_close(connection);
+        return;
+    }
+    if (connection->output) {
+        set_reading(connection, request && !request->complete);
+        return;
+    }
+    if (connection->close_after && !request) {
+        release_unwritten(connection);
+        linger(connection);
+        return;
+    }
+    if (!request) {
+        release_unwritten(connection);
+        if (connection->half_closed)
+            fl_connection_close(connection);
+        else
+            expire_in(connection, settings->keep_alive);
+    } else if (!connection->http.head_done) {
+        if (!connection->in_head) expire_in(connection, settings->head_timeout);
+    } else if (request->complete) {
+        expire_at(connection, connection->half_closed ? connection->expires : NEVER);
+    }
+    connection->in_head = request && !connection->http.head_done;
+    if (!request || request->complete)
+        set_reading(connection, connection->ahead.size < settings->read_ahead);
+}
+
+static void process(fl_connection *connection, fl_slice data)
+{
+    connection->processing = true;
+    if (connection->ahead.size) {
+        fl_buffer_slice(&connection->ahead, data);
+        data = fl_slice_of(connection->ahead.data, connection->ahead.size);
+    }
+    fl_slice rest = parse(connection, data);
+    keep_rest(connection, rest);
+    flush(connection);
+    connection->processing = false;
+    settle(connection);
+}
+
+static void client_left(fl_connection *connection)
+{
+    fl_connection_close(connection);
+}
+
+static void receive_failed(fl_connection *connection, int status)
+{
+    connection->reading = false;
+    fl_request *request = connection->request;
+    bool answering = request && request->complete && request->dispatched;
+    if (connection->phase == FL_CONNECTION_OPEN && status == UV_EOF && answering) {
+        connection->half_closed = true; /* it may still read the answer */
+        if (request->route && request->route->cancel && connection->ahead.size == 0)
+            expire_at(connection, loop_now(connection) + HALF_CLOSE_MS);
+        return;
+    }
+    if (connection->phase == FL_CONNECTION_OPEN && status == UV_EOF && connection->output &&
+        !request) {
+        connection->half_closed = true;
+        connection->close_after = true;
+        return;
+    }
+    client_left(connection);
+}
+
+static void received(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
+{
+    fl_connection *connection = stream->data;
+    fl_web *web = connection->web;
+    if (size == 0) return;
+    fl_web_tick(web);
+    if (size < 0) {
+        receive_failed(connection, (int)size);
+        return;
+    }
+    fl_metric_add(&web->metrics->bytes_in, (uint64_t)size);
+    if (connection->phase == FL_CONNECTION_LINGERING) {
+        connection->lingered += (uint64_t)size;
+        if (connection->lingered > LINGER_BYTES) fl_connection_close(connection);
+        return;
+    }
+    process(connection, fl_slice_of(buffer->base, (size_t)size));
+}
+
+void fl_connection_want_body(fl_connection *connection)
+{
+    fl_request *request = connection->request;
+    if (request->expects_continue && request->body_size == 0) {
+        request->expects_continue = false;
+        connection->body_since = loop_now(connection);
+        expire_in(connection, connection->web->settings->body_grace);
+        if (fl_connection_write(connection, FL_SLICE("HTTP/1.1 100 Continue\r\n\r\n"),
+                                (fl_slice){0}, (fl_slice){0}) < 0)
+            return;
+    }
+    set_reading(connection, true);
+}
+
+/* A body that trickles: 500 bytes a second from the tenth second on, unless we do not read it. */
+static void look_at_body(fl_connection *connection)
+{
+    const fl_settings *settings = connection->web->settings;
+    fl_request *request = connection->request;
+    uint64_t seconds = (loop_now(connection) - connection->body_since) / 1000;
+    bool waiting = request->expects_continue || !connection->reading;
+    if (waiting || request->body_size >= settings->body_rate * seconds) {
+        expire_at(connection, loop_now(connection) + BODY_LOOK_MS);
+        return;
+    }
+    request->refused = 408;
+    bool answered = request->ended;
+    refuse(connection, 408);
+    if (answered || (connection->request && connection->request->ended)) request_done(connection);
+    process(connection, (fl_slice){0});
+}
+
+static void look_at_output(fl_connection *connection)
+{
+    size_t left = uv_stream_get_write_queue_size((uv_stream_t *)connection->socket);
+    if (left >= connection->stalled) {
+        fl_connection_close(connection);
+        return;
+    }
+    connection->stalled = left;
+    expire_in(connection, connection->web->settings->write_stall);
+}
+
+static void expired(fl_deadline *deadline)
+{
+    fl_connection *connection =
+        (fl_connection *)((char *)deadline - offsetof(fl_connection, deadline));
+    fl_request *request = connection->request;
+    if (connection->expires == NEVER) return;
+    if (loop_now(connection) < connection->expires) {
+        expire_at(connection, connection->expires);
+        return;
+    }
+    fl_web_tick(connection->web);
+    if (connection->phase != FL_CONNECTION_OPEN) {
+        fl_connection_close(connection);
+    } else if (connection->output) {
+        look_at_output(connection);
+    } else if (request && !connection->http.head_done) {
+        refuse(connection, 408);
+        if (connection->request && connection->request->ended) request_done(connection);
+        process(connection, (fl_slice){0});
+    } else if (request && !request->complete) {
+        look_at_body(connection);
+    } else {
+        client_left(connection); /* idle for too long, or half-closed */
+    }
+}
+
+static void note_peer(fl_connection *connection, int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(address);
+    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0) return;
+    connection->peer_family = (uint8_t)address.ss_family;
+    if (address.ss_family == AF_INET) {
+        const struct sockaddr_in *in4 = (const struct sockaddr_in *)&address;
+        memcpy(connection->peer_address, &in4->sin_addr, 4);
+        connection->peer_port = ntohs(in4->sin_port);
+    } else if (address.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
+        memcpy(connection->peer_address, &in6->sin6_addr, 16);
+        connection->peer_port = ntohs(in6->sin6_port);
+    }
+}
+
+void fl_connection_peer(const fl_connection *connection, char text[64])
+{
+    text[0] = '\0';
+    if (connection->peer_family == AF_INET || connection->peer_family == AF_INET6)
+        inet_ntop(connection->peer_family, connection->peer_address, text, 64);
+    else
+        memcpy(text, "unix", 5);
+}
+
+static int open_socket(fl_connection *connection, int fd)
+{
+    int status = uv_tcp_init(&connection->web->loop, connection->socket);
+    if (status < 0) return status;
+    connection->socket->data = connection;
+    return uv_tcp_open(connection->socket, fd);
+}
+
+void fl_connection_open(fl_web *web, int fd)
+{
+    fl_connection *connection = calloc(1, sizeof(*connection));
+    uv_tcp_t *socket = malloc(sizeof(*socket));
+    if (!connection || !socket) goto fail;
+    connection->web = web;
+    connection->socket = socket;
+    note_peer(connection, fd);
+    if (open_socket(connection, fd) < 0) goto fail;
+    if (connection->peer_family != AF_UNIX) uv_tcp_nodelay(socket, 1);
+    fl_http1_init(&connection->http, connection);
+    connection->next = web->connections;
+    if (connection->next) connection->next->link = &connection->next;
+    connection->link = &web->connections;
+    web->connections = connection;
+    count_connections(web, 1);
+    fl_metric_add(&web->metrics->accepted, 1);
+    set_reading(connection, true);
+    expire_in(connection, web->settings->keep_alive);
+    return;
+fail:
+    free(connection);
+    free(socket);
+    close(fd);
+}

@@ -1,0 +1,72 @@
+/* connection: a client's socket: reads, has requests parsed and dispatched, writes answers in order.
+ *
+ * Owner: its web thread; *loop*; freed after the socket's close callback. The uv handle is held by
+ * pointer, because evacuation abandons it with its loop. One request is handled at a time; what was
+ * read beyond it waits in `ahead`. At most one uv_write is in flight: what the socket does not take
+ * at once waits in `output`, further bytes in `queued`. An idle connection holds no buffers. */
+#ifndef FL_CONNECTION_H
+#define FL_CONNECTION_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "buffer.h"
+#include "deadline.h"
+#include "http1.h"
+#include "request.h"
+
+typedef struct fl_output { /* bytes that the socket did not take at once */
+    uv_write_t write;
+    fl_buffer data;
+    fl_buffer queued;
+} fl_output;
+
+typedef enum {
+    FL_CONNECTION_OPEN,
+    FL_CONNECTION_LINGERING, /* answered and shut down; reads and drops what still comes */
+    FL_CONNECTION_CLOSED     /* uv_close called */
+} fl_connection_phase;
+
+struct fl_connection {
+    fl_connection *next, **link;
+    fl_web *web;
+    uv_tcp_t *socket;
+    fl_http1 http;
+    fl_request *request; /* being read or handled; NULL: idle */
+    fl_slice unread;     /* bytes in the read buffer not parsed yet, recorded before Lua is entered */
+    fl_buffer ahead;     /* bytes read while a request is handled */
+    fl_output *output;
+    fl_request *unwritten; /* answered in what is queued; have something to do afterwards */
+    fl_deadline deadline;
+    uint64_t expires;    /* ms; when the present wait is too long; UINT64_MAX: never */
+    uint64_t body_since; /* ms */
+    size_t stalled;      /* bytes queued when the write stall was last looked at */
+    uint64_t lingered;   /* bytes dropped */
+    uint32_t served;
+    fl_connection_phase phase;
+    bool reading, half_closed, close_after, processing;
+    bool in_head; /* the deadline of a head in the making runs */
+    uint16_t peer_port;
+    uint8_t peer_family;
+    uint8_t peer_address[16];
+};
+
+/* Takes the descriptor over, also on failure. */
+void fl_connection_open(fl_web *web, int fd);
+void fl_connection_close(fl_connection *connection); /* now */
+
+/* The present request's response is complete, in web->out or queued. Outside of a batch this writes
+ * it and goes on with what was read ahead. */
+void fl_connection_answered(fl_connection *connection);
+
+/* A piece of a stream, outside the batch: `prefix` and `suffix` frame it. 0 or a negative uv code. */
+int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice piece, fl_slice suffix);
+size_t fl_connection_queued(const fl_connection *connection);
+
+void fl_connection_want_body(fl_connection *connection); /* sends 100 Continue, reads on */
+bool fl_connection_is_idle(const fl_connection *connection);
+void fl_connection_peer(const fl_connection *connection, char text[64]); /* address without port */
+
+#endif

@@ -1,0 +1,147 @@
+#include "op.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "web.h"
+
+#define METATABLE "fasterlua.op"
+
+static fl_op *check_op(lua_State *L, int index)
+{
+    return luaL_checkudata(L, index, METATABLE);
+}
+
+fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind)
+{
+    fl_state *state = fl_state_of(L);
+    if (!state) luaL_error(L, "%s: nothing can wait here", kind->name);
+    fl_op *op = lua_newuserdata(L, size);
+    memset(op, 0, size);
+    op->done = true; /* nothing to close should the next line raise */
+    luaL_getmetatable(L, METATABLE);
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    op->anchor = luaL_ref(L, LUA_REGISTRYINDEX);
+    op->kind = kind;
+    op->state = state;
+    op->done = false;
+    op->next = state->ops;
+    if (op->next) op->next->link = &op->next;
+    op->link = &state->ops;
+    state->ops = op;
+    return op;
+}
+
+static void leave_state(fl_op *op)
+{
+    *op->link = op->next;
+    if (op->next) op->next->link = op->link;
+}
+
+void fl_op_done(fl_op *op)
+{
+    fl_state *state = op->state;
+    assert(!op->done);
+    op->done = true;
+    leave_state(op);
+    luaL_unref(state->L, LUA_REGISTRYINDEX, op->anchor);
+    if (op->ticket) fl_task_wake(state, op->ticket);
+    for (unsigned i = 0; i < op->more_count; i++) fl_task_wake(state, op->more[i]);
+    op->more_count = 0;
+}
+
+void fl_op_cancel_all(fl_state *state)
+{
+    for (fl_op *op = state->ops, *next; op; op = next) {
+        next = op->next;
+        if (op->cancelled || !op->kind->cancel) continue;
+        op->cancelled = true;
+        op->kind->cancel(op);
+    }
+}
+
+/* op_done(op) -> boolean   [-0, +1, e] */
+static int op_is_done(lua_State *L)
+{
+    lua_pushboolean(L, check_op(L, 1)->done);
+    return 1;
+}
+
+static bool add_waiter(fl_op *op, double ticket)
+{
+    if (!op->ticket) {
+        op->ticket = ticket;
+        return true;
+    }
+    double *more = realloc(op->more, (op->more_count + 1) * sizeof(*more));
+    if (!more) return false;
+    op->more = more;
+    op->more[op->more_count++] = ticket;
+    return true;
+}
+
+/* op_wait(op, ticket): wakes the ticket on completion   [-0, +0, e] */
+static int op_wait(lua_State *L)
+{
+    fl_op *op = check_op(L, 1);
+    double ticket = luaL_checknumber(L, 2);
+    if (op->done) {
+        fl_state *state = fl_state_of(L);
+        fl_claim_take(&state->web->claim);
+        fl_task_wake(state, ticket);
+        fl_claim_give(&state->web->claim);
+    } else if (!add_waiter(op, ticket)) {
+        return luaL_error(L, "not enough memory");
+    }
+    return 0;
+}
+
+/* op_take(op) -> true, value… | false, error   [-0, +n, e] */
+static int op_take(lua_State *L)
+{
+    fl_op *op = check_op(L, 1);
+    if (!op->done) return luaL_error(L, "%s is not done", op->kind->name);
+    return op->kind->take(op, L);
+}
+
+/* op_cancel(op)   [-0, +0, e] */
+static int op_cancel(lua_State *L)
+{
+    fl_op *op = check_op(L, 1);
+    if (op->done || op->cancelled || !op->kind->cancel) return 0;
+    fl_web *web = op->state->web;
+    fl_claim_take(&web->claim);
+    op->cancelled = true;
+    op->kind->cancel(op);
+    fl_claim_give(&web->claim);
+    return 0;
+}
+
+/* [-0, +0, -] */
+static int op_collect(lua_State *L)
+{
+    fl_op *op = check_op(L, 1);
+    if (!op->done || !op->kind) return 0;
+    if (op->kind->close) op->kind->close(op);
+    free(op->more);
+    op->more = NULL;
+    return 0;
+}
+
+void fl_op_functions(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"op_done", op_is_done},
+                                         {"op_wait", op_wait},
+                                         {"op_take", op_take},
+                                         {"op_cancel", op_cancel},
+                                         {NULL, NULL}};
+    fl_state_functions(L, functions);
+    if (luaL_newmetatable(L, METATABLE)) {
+        lua_pushcfunction(L, op_collect);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_pop(L, 1);
+}

@@ -1,0 +1,49 @@
+/* op: something C is doing for Lua (a sleep, a file read, a program): a userdata that Lua waits for.
+ *
+ * Owner: Lua's collector; while pending it is anchored in the registry, so C may keep the pointer.
+ * *loop* of its state's thread. A driver embeds fl_op as its first member, makes it with fl_op_new
+ * inside a function called from Lua, and calls fl_op_done exactly once. A state is closed only when
+ * none of its ops is pending (fl_op_cancel_all, then the loop runs on). */
+#ifndef FL_OP_H
+#define FL_OP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <lua.h>
+
+#include "task.h"
+
+typedef struct fl_op fl_op;
+
+typedef struct fl_op_kind {
+    const char *name;
+    /* Pushes true and the values, or false and the error; may be called again.  [-0, +n, e] */
+    int (*take)(fl_op *op, lua_State *L);
+    /* Asks the driver to stop early; fl_op_done must still follow. May be NULL. No Lua API. */
+    void (*cancel)(fl_op *op);
+    /* Frees what the result holds; called by the collector once done. May be NULL. */
+    void (*close)(fl_op *op);
+} fl_op_kind;
+
+struct fl_op {
+    const fl_op_kind *kind;
+    fl_state *state;
+    fl_op *next, **link; /* the state's pending ops */
+    double ticket;       /* the first waiter; 0: none */
+    double *more;        /* further waiters */
+    unsigned more_count;
+    int anchor;
+    bool done;
+    bool cancelled;
+};
+
+/* Pushes a new zeroed op of `size` bytes, pending and anchored.  [-0, +1, e] */
+fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind);
+void fl_op_done(fl_op *op);
+
+/* Registers op_done, op_wait, op_take, op_cancel in the table on top.  [-0, +0, e] */
+void fl_op_functions(lua_State *L);
+void fl_op_cancel_all(fl_state *state);
+
+#endif

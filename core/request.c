@@ -1,0 +1,259 @@
+#include "request.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <llhttp.h>
+#include <stdlib.h>
+
+#include "connection.h"
+#include "web.h"
+
+#define KEEP_BYTES 4096 /* of a pooled request's buffers */
+#define KEEP_POOLED 256
+
+static fl_request *request_make(fl_web *web)
+{
+    size_t headers = web->settings->header_fields * sizeof(fl_header);
+    fl_request *request = calloc(1, sizeof(*request) + headers);
+    if (!request) return NULL;
+    request->headers = (fl_header *)(request + 1);
+    return request;
+}
+
+/* Everything but what the pool keeps. */
+static void request_reset(fl_request *request, fl_web *web)
+{
+    fl_request fresh = {.headers = request->headers,
+                        .head = request->head,
+                        .body_kept = request->body_kept,
+                        .trailers = request->trailers,
+                        .extra = request->extra,
+                        .web = web,
+                        .holds = 1,
+                        .stream_fn = LUA_NOREF,
+                        .at_end = LUA_NOREF,
+                        .background = LUA_NOREF};
+    *request = fresh;
+}
+
+static void note_in_ledger(fl_request *request)
+{
+    fl_web *web = request->web;
+    if (request->slot >= web->slot_count) return;
+    web->slots[request->slot].request = request->number;
+    web->slots[request->slot].route = 0;
+}
+
+fl_request *fl_request_new(fl_web *web, fl_connection *connection)
+{
+    fl_request *request = web->free_requests;
+    if (request) {
+        web->free_requests = request->next;
+        web->free_request_count--;
+    } else {
+        request = request_make(web);
+        if (!request) return NULL;
+    }
+    request_reset(request, web);
+    if (fl_slots_take(&web->request_slots, request, &request->slot) < 0) {
+        free(request);
+        return NULL;
+    }
+    request->connection = connection;
+    request->started = web->now;
+    request->number = (uint64_t)web->number << 48 | ++web->next_number;
+    request->max_body = web->settings->max_body;
+    web->requests_alive++;
+    note_in_ledger(request);
+    return request;
+}
+
+void fl_request_hold(fl_request *request)
+{
+    request->holds++;
+}
+
+static void unref(fl_request *request, int *reference)
+{
+    if (*reference == LUA_NOREF) return;
+    luaL_unref(request->state->L, LUA_REGISTRYINDEX, *reference);
+    *reference = LUA_NOREF;
+}
+
+static void request_free(fl_request *request)
+{
+    fl_web *web = request->web;
+    assert(!request->tasks);
+    fl_deadline_stop(&request->deadline);
+    unref(request, &request->stream_fn);
+    unref(request, &request->at_end);
+    unref(request, &request->background);
+    if (request->slot < web->slot_count) web->slots[request->slot].request = 0;
+    fl_slots_give(&web->request_slots, request->slot);
+    web->requests_alive--;
+    bool keep = web->free_request_count < KEEP_POOLED;
+    fl_buffer_reset(&request->head, keep ? KEEP_BYTES : 0);
+    fl_buffer_reset(&request->body_kept, keep ? KEEP_BYTES : 0);
+    fl_buffer_reset(&request->trailers, 0);
+    fl_buffer_reset(&request->extra, keep ? KEEP_BYTES : 0);
+    if (!keep) {
+        free(request);
+    } else {
+        request->next = web->free_requests;
+        web->free_requests = request;
+        web->free_request_count++;
+    }
+    if (web->phase == FL_WEB_DRAINING) fl_web_maybe_drained(web);
+}
+
+void fl_request_release(fl_request *request)
+{
+    assert(request->holds > 0);
+    if (--request->holds == 0) request_free(request);
+}
+
+bool fl_request_keep(fl_request *request)
+{
+    if (request->base && request->base != request->head.data) {
+        const char *from = request->base;
+        fl_buffer_append(&request->head, from, request->head_size);
+        if (request->head.failed) return false;
+        request->base = request->head.data;
+        if (request->host.data) request->host.data = request->base + (request->host.data - from);
+    }
+    if (request->body.size) {
+        fl_buffer_slice(&request->body_kept, request->body);
+        request->body = (fl_slice){0};
+    }
+    return !request->body_kept.failed;
+}
+
+fl_request *fl_request_find(fl_web *web, double handle)
+{
+    return fl_slots_find(&web->request_slots, handle);
+}
+
+double fl_request_handle(const fl_request *request)
+{
+    return fl_slots_handle(&request->web->request_slots, request->slot);
+}
+
+fl_slice fl_request_header(const fl_request *request, fl_slice name)
+{
+    for (unsigned i = 0; i < request->header_count; i++) {
+        const fl_header *header = &request->headers[i];
+        if (header->name_size != name.size) continue;
+        if (fl_slice_equal_nocase(fl_request_text(request, header->name, header->name_size), name))
+            return fl_request_text(request, header->value, header->value_size);
+    }
+    return (fl_slice){0};
+}
+
+fl_slice fl_request_path(const fl_request *request)
+{
+    if (request->path_size == 0) return FL_SLICE("/"); /* absolute-form without a path */
+    return fl_request_text(request, request->path, request->path_size);
+}
+
+fl_slice fl_request_target(const fl_request *request)
+{
+    return fl_slice_of(request->base, request->target_size);
+}
+
+fl_slice fl_request_body(const fl_request *request)
+{
+    if (request->body.size) return request->body;
+    return fl_slice_of(request->body_kept.data, request->body_kept.size);
+}
+
+const char *fl_request_method(const fl_request *request)
+{
+    return llhttp_method_name((llhttp_method_t)request->method);
+}
+
+size_t fl_request_text_id(const fl_request *request, char id[40])
+{
+    return fl_request_id(id, fl_ledger_boot(request->web->ledger), request->number);
+}
+
+static void take_route(fl_request *request, const fl_route *route)
+{
+    fl_web *web = request->web;
+    request->route = route;
+    request->max_body = route->max_body;
+    if (request->slot < web->slot_count)
+        web->slots[request->slot].route = route->ledger;
+}
+
+/* Statuses of an answer that no route gives. */
+static int status_of(fl_route_result result, uint8_t method)
+{
+    switch (result) {
+    case FL_ROUTE_FOUND: return 0;
+    case FL_ROUTE_NOT_FOUND: return 404;
+    case FL_ROUTE_BAD_METHOD: return method == HTTP_OPTIONS ? 204 : 405;
+    case FL_ROUTE_BAD_PARAM: return 422;
+    case FL_ROUTE_REDIRECT: return 307;
+    case FL_ROUTE_BAD_PATH: return 400;
+    }
+    return 500;
+}
+
+void fl_request_route(fl_request *request)
+{
+    fl_web *web = request->web;
+    fl_slice rest;
+    bool asterisk = request->method == HTTP_OPTIONS && request->base[0] == '*';
+    request->state = asterisk ? NULL : fl_web_mount(web, fl_request_path(request), &rest);
+    if (asterisk) {
+        request->refused = 204;
+    } else if (!request->state) {
+        request->refused = 404;
+    } else if (rest.size == 0) {
+        request->refused = 307; /* the app's root without its slash */
+    } else {
+        web->scratch.size = 0;
+        fl_slice method = fl_slice_from_string(fl_request_method(request));
+        fl_route_result result =
+            fl_router_match(request->state->router, method, rest, &web->scratch, &web->match);
+        request->refused = status_of(result, request->method);
+        if (result == FL_ROUTE_FOUND) take_route(request, &request->state->routes[web->match.route]);
+    }
+    if (!request->refused && request->content_length > request->max_body) request->refused = 413;
+}
+
+/* The functions of a list { { fn, … }, … } each get a task of their own, which holds the request. */
+static void start_list(fl_request *request, int *reference)
+{
+    if (*reference == LUA_NOREF) return;
+    lua_State *L = request->state->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, *reference);
+    unref(request, reference);
+    size_t count = lua_objlen(L, -1);
+    for (size_t i = 1; i <= count; i++) {
+        fl_task *task = fl_task_new(request->state, request, fl_task_ended_alone);
+        if (!task) break;
+        lua_rawgeti(L, -1, (int)i);
+        int values = (int)lua_objlen(L, -1);
+        for (int n = 1; n <= values; n++) {
+            lua_rawgeti(L, -1, n);
+            lua_xmove(L, task->co, 1);
+        }
+        lua_pop(L, 1);
+        fl_task_ready(task, values - 1);
+    }
+    lua_pop(L, 1);
+}
+
+void fl_request_end(fl_request *request)
+{
+    request->ended = true;
+    fl_deadline_stop(&request->deadline);
+    fl_task_cancel_list(request->tasks, "request ended");
+    start_list(request, &request->at_end);
+}
+
+void fl_request_written(fl_request *request)
+{
+    start_list(request, &request->background);
+}

@@ -1,0 +1,497 @@
+#include "server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "admin.h"
+#include "control.h"
+#include "ledger.h"
+#include "log.h"
+#include "metrics.h"
+#include "privileges.h"
+#include "version.h"
+#include "watch.h"
+#include "web.h"
+
+#define START_FAILED 3
+#define LOG_PATIENCE 1000000000u
+#define ADMIN_RETRY_MS 500
+
+typedef enum { LOADING, LISTENING, SERVING, DRAINING, ENDING } server_phase;
+
+struct fl_server {
+    const fl_settings *settings;
+    fl_log *log;
+    fl_ledger *ledger;
+    fl_metrics *metrics;
+    const fl_app_place **apps; /* longest prefix first */
+    fl_web *webs;
+    unsigned web_count, worker;
+    uint64_t restarts, started; /* started: CLOCK_MONOTONIC ns of the supervisor */
+    time_t start_time;
+    fl_watch watch;
+    bool watching;
+    fl_admin *admin;
+    uv_loop_t loop;
+    uv_poll_t control;
+    uv_timer_t drain, admin_retry;
+    fl_mailbox *mailbox;
+    server_phase phase;
+    unsigned loaded, closed, drained, listeners;
+    bool told_closed;
+    char address[128]; /* "http://127.0.0.1:8000" */
+};
+
+/* what the web threads say */
+
+typedef struct fl_server_message {
+    fl_message message;
+    char text[2048];
+} fl_server_message;
+
+static void post(fl_server *server, void (*deliver)(fl_message *, void *), const char *text)
+{
+    fl_server_message *self = calloc(1, sizeof(*self));
+    if (!self) return;
+    self->message = (fl_message){.deliver = deliver, .drop = (void (*)(fl_message *))free};
+    if (text) (void)snprintf(self->text, sizeof(self->text), "%s", text);
+    if (fl_mailbox_post(server->mailbox, &self->message) < 0) free(self);
+}
+
+/* Nothing of this process is worth an orderly end: threads may be stuck. */
+static void leave(fl_server *server, int status)
+{
+    fl_log_close(server->log, LOG_PATIENCE);
+    _exit(status);
+}
+
+static void say(fl_server *server, fl_control_kind kind, const char *text)
+{
+    (void)fl_control_send(FL_CONTROL_FD, kind, text, NULL, 0);
+    (void)server;
+}
+
+static void web_loaded(fl_message *message, void *owner)
+{
+    fl_server *server = owner;
+    fl_server_message *self = (fl_server_message *)message;
+    if (self->text[0]) {
+        say(server, FL_CONTROL_FAILED, self->text);
+        leave(server, START_FAILED);
+    }
+    free(self);
+    if (++server->loaded < server->web_count) return;
+    server->phase = LISTENING;
+    say(server, FL_CONTROL_LOADED, "");
+}
+
+void fl_server_loaded(fl_server *server, fl_web *web, const char *error)
+{
+    (void)web;
+    post(server, web_loaded, error);
+}
+
+static void web_closed(fl_message *message, void *owner)
+{
+    fl_server *server = owner;
+    free(message);
+    if (++server->closed == server->web_count) say(server, FL_CONTROL_CLOSED, "");
+}
+
+void fl_server_closed(fl_server *server)
+{
+    post(server, web_closed, NULL);
+}
+
+static void end(fl_server *server)
+{
+    server->phase = ENDING;
+    uv_timer_stop(&server->drain);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(&server->webs[i]);
+    uv_stop(&server->loop);
+}
+
+static void web_drained(fl_message *message, void *owner)
+{
+    fl_server *server = owner;
+    free(message);
+    if (++server->drained == server->web_count) end(server);
+}
+
+void fl_server_drained(fl_server *server, fl_web *web)
+{
+    (void)web;
+    post(server, web_drained, NULL);
+}
+
+void fl_server_stuck(fl_server *server, const char *what)
+{
+    say(server, FL_CONTROL_STUCK, what);
+}
+
+fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead)
+{
+    unsigned mine = atomic_load_explicit(&self->connection_count, memory_order_relaxed);
+    fl_web *best = self;
+    unsigned least = mine;
+    for (unsigned i = 0; i < server->web_count; i++) {
+        fl_web *web = &server->webs[i];
+        unsigned count = atomic_load_explicit(&web->connection_count, memory_order_relaxed);
+        if (count < least) {
+            best = web;
+            least = count;
+        }
+    }
+    return mine >= least + lead ? best : self;
+}
+
+uint64_t fl_server_in_flight(fl_server *server)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < server->web_count; i++)
+        total += atomic_load_explicit(&server->webs[i].metrics->in_flight, memory_order_relaxed);
+    return total;
+}
+
+fl_mailbox *fl_server_mailbox(fl_server *server)
+{
+    return server->mailbox;
+}
+
+uv_loop_t *fl_server_loop(fl_server *server)
+{
+    return &server->loop;
+}
+
+const fl_app_place *fl_server_app(fl_server *server, size_t number)
+{
+    return server->apps[number];
+}
+
+/* admin */
+
+static bool is_ready(void *data)
+{
+    return ((fl_server *)data)->phase == SERVING;
+}
+
+static void render_metrics(void *data, fl_buffer *body)
+{
+    fl_server *server = data;
+    fl_process_metrics process = {.restarts = server->restarts,
+                                  .log_dropped = fl_log_dropped(server->log),
+                                  .start_time_unix = (uint64_t)server->start_time,
+                                  .version = FL_VERSION};
+    fl_metrics_render(server->metrics, &process, body);
+}
+
+static void start_admin(uv_timer_t *timer)
+{
+    fl_server *server = timer->data;
+    if (server->admin || server->phase != SERVING) return;
+    const fl_admin_callbacks callbacks = {is_ready, render_metrics, server};
+    int status =
+        fl_admin_start(&server->admin, &server->loop, server->settings->admin, &callbacks);
+    if (status == UV_EADDRINUSE) { /* the process that this one replaces still has it */
+        uv_timer_start(timer, start_admin, ADMIN_RETRY_MS, 0);
+    } else if (status < 0) {
+        fl_log_printf(server->log, FL_LOG_ERROR, "admin address %s: %s", server->settings->admin,
+                      uv_strerror(status));
+    } else if (fl_admin_port(server->admin)) {
+        fl_log_printf(server->log, FL_LOG_INFO, "admin on port %d", fl_admin_port(server->admin));
+    }
+}
+
+static void stop_admin(fl_server *server)
+{
+    uv_timer_stop(&server->admin_retry);
+    if (server->admin) fl_admin_stop(server->admin);
+    server->admin = NULL;
+}
+
+/* serving */
+
+static void note_address(fl_server *server, int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(address);
+    char host[64] = "";
+    if (server->address[0] || getsockname(fd, (struct sockaddr *)&address, &size) < 0) return;
+    if (address.ss_family == AF_UNIX) {
+        (void)snprintf(server->address, sizeof(server->address), "unix:%.100s",
+                       ((struct sockaddr_un *)&address)->sun_path);
+    } else if (address.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&address;
+        inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+        (void)snprintf(server->address, sizeof(server->address), "http://[%s]:%u", host,
+                       ntohs(in6->sin6_port));
+    } else {
+        const struct sockaddr_in *in4 = (struct sockaddr_in *)&address;
+        inet_ntop(AF_INET, &in4->sin_addr, host, sizeof(host));
+        (void)snprintf(server->address, sizeof(server->address), "http://%s:%u", host,
+                       ntohs(in4->sin_port));
+    }
+}
+
+static void print_banner(fl_server *server)
+{
+    char message[192];
+    double took = (double)(uv_hrtime() - server->started) / 1e6;
+    (void)snprintf(message, sizeof(message), "fasterlua %s listening on %s", FL_VERSION,
+                   server->address);
+    const fl_log_field fields[] = {
+        fl_field_text("url", fl_slice_from_string(server->address)),
+        fl_field_integer("apps", (int64_t)server->settings->app_count),
+        fl_field_integer("threads", server->web_count),
+        fl_field_integer("worker", server->worker),
+        fl_field_text("environment", fl_slice_from_string(server->settings->environment)),
+        fl_field_number("took_ms", took)};
+    fl_log_line(server->log, FL_LOG_INFO, fl_slice_from_string(message), fields,
+                sizeof(fields) / sizeof(*fields));
+    for (size_t i = server->settings->app_count; i-- > 0;) {
+        const fl_app_place *app = server->apps[i];
+        fl_log_printf(server->log, FL_LOG_INFO, "app %s at %s%s%s/", app->name, server->address,
+                      server->settings->root_path, app->prefix);
+    }
+}
+
+static void serve(fl_server *server)
+{
+    server->phase = SERVING;
+    print_banner(server);
+    say(server, FL_CONTROL_READY, "");
+    if (server->settings->admin[0]) start_admin(&server->admin_retry);
+}
+
+static void give_listener(fl_server *server, int fd, bool shared)
+{
+    note_address(server, fd);
+    if (!shared) {
+        fl_web *web = &server->webs[server->listeners++ % server->web_count];
+        web->own_listener = fd;
+        fl_web_listen(web, fd, false);
+        return;
+    }
+    for (unsigned i = 0; i < server->web_count; i++) {
+        int copy = i + 1 < server->web_count ? dup(fd) : fd;
+        if (copy >= 0) fl_web_listen(&server->webs[i], copy, true);
+    }
+}
+
+static void take_listeners(fl_server *server, const fl_control_message *message)
+{
+    bool shared = strstr(message->text, FL_CONTROL_SHARED) != NULL;
+    for (size_t i = 0; i < message->fd_count; i++) give_listener(server, message->fds[i], shared);
+    if (!strstr(message->text, FL_CONTROL_MORE)) serve(server);
+}
+
+/* ending */
+
+static void drain_over(uv_timer_t *timer)
+{
+    fl_server *server = timer->data;
+    uint64_t dropped = fl_server_in_flight(server);
+    fl_buffer text;
+    fl_buffer_init(&text);
+    if (dropped) {
+        (void)fl_ledger_describe(server->ledger, &text, 10);
+        fl_log_printf(server->log, FL_LOG_WARN, "the drain time is over: dropped %.*s",
+                      (int)text.size, text.data ? text.data : "");
+    }
+    leave(server, 0);
+}
+
+static void drain(fl_server *server, bool stop)
+{
+    if (server->phase == LOADING || server->phase == LISTENING) leave(server, 0);
+    if (server->phase == SERVING) {
+        uint64_t milliseconds = server->settings->drain / 1000000;
+        uv_timer_start(&server->drain, drain_over, milliseconds, 0);
+        stop_admin(server);
+    }
+    server->phase = DRAINING;
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_drain(&server->webs[i], stop);
+}
+
+static void obey(fl_server *server, const fl_control_message *message)
+{
+    switch (message->kind) {
+    case FL_CONTROL_LISTENERS_SENT: take_listeners(server, message); return;
+    case FL_CONTROL_STOP: drain(server, true); return;
+    case FL_CONTROL_REPLACED: drain(server, false); return;
+    case FL_CONTROL_NOW: leave(server, 0); return;
+    case FL_CONTROL_LOADED:
+    case FL_CONTROL_FAILED:
+    case FL_CONTROL_READY:
+    case FL_CONTROL_STUCK:
+    case FL_CONTROL_CLOSED: return; /* only ever said by us */
+    }
+}
+
+static void control_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)events;
+    fl_server *server = poll->data;
+    for (;;) {
+        fl_control_message message;
+        int received = status < 0 ? 0 : fl_control_receive(FL_CONTROL_FD, &message);
+        if (received == UV_EAGAIN) return;
+        if (received <= 0) { /* the supervisor is gone */
+            uv_poll_stop(poll);
+            drain(server, true);
+            return;
+        }
+        obey(server, &message);
+        if (server->phase == ENDING) return;
+    }
+}
+
+/* starting */
+
+static int by_prefix(const void *a, const void *b)
+{
+    const fl_app_place *const *left = a, *const *right = b;
+    size_t left_size = strlen((*left)->prefix), right_size = strlen((*right)->prefix);
+    if (left_size != right_size) return left_size < right_size ? 1 : -1;
+    return strcmp((*left)->prefix, (*right)->prefix);
+}
+
+static int sort_apps(fl_server *server)
+{
+    size_t count = server->settings->app_count;
+    server->apps = calloc(count ? count : 1, sizeof(fl_app_place *));
+    if (!server->apps) return UV_ENOMEM;
+    for (size_t i = 0; i < count; i++) server->apps[i] = &server->settings->apps[i];
+    qsort((void *)server->apps, count, sizeof(*server->apps), by_prefix);
+    return 0;
+}
+
+static void read_environment(fl_server *server)
+{
+    const char *text = getenv("FASTERLUA_SERVER");
+    unsigned long long restarts = 0, started = 0;
+    if (text && sscanf(text, "%u %llu %llu", &server->worker, &restarts, &started) == 3) {
+        server->restarts = restarts;
+        server->started = started;
+    }
+    unsetenv("FASTERLUA_SERVER");
+    server->start_time = time(NULL);
+    char threads[16];
+    (void)snprintf(threads, sizeof(threads), "%u", (unsigned)server->settings->file_threads);
+    setenv("UV_THREADPOOL_SIZE", threads, 1);
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int make_webs(fl_server *server)
+{
+    server->web_count = fl_ledger_threads(server->ledger);
+    server->webs = calloc(server->web_count, sizeof(*server->webs));
+    int status = server->webs ? fl_metrics_new(&server->metrics, server->web_count) : UV_ENOMEM;
+    for (unsigned i = 0; i < server->web_count && status == 0; i++) {
+        fl_web *web = &server->webs[i];
+        web->settings = server->settings;
+        web->log = server->log;
+        web->ledger = server->ledger;
+        web->slots = fl_ledger_slots(server->ledger, i);
+        web->slot_count = fl_ledger_slots_each(server->ledger);
+        web->connections_most =
+            (unsigned)((server->settings->connections + server->web_count - 1) / server->web_count);
+        web->all_metrics = server->metrics;
+        web->metrics = fl_metrics_thread(server->metrics, i);
+        web->own_listener = -1;
+        status = fl_web_init(web, server, i);
+    }
+    return status;
+}
+
+static int make_loop(fl_server *server)
+{
+    int status = uv_loop_init(&server->loop);
+    if (status < 0) return status;
+    uv_timer_init(&server->loop, &server->drain);
+    uv_timer_init(&server->loop, &server->admin_retry);
+    server->drain.data = server->admin_retry.data = server->control.data = server;
+    status = uv_poll_init(&server->loop, &server->control, FL_CONTROL_FD);
+    if (status == 0) status = uv_poll_start(&server->control, UV_READABLE, control_readable);
+    return status ? status : fl_mailbox_new(&server->mailbox, &server->loop, server);
+}
+
+static int set_up(fl_server *server, char *why, size_t size)
+{
+    const fl_settings *settings = server->settings;
+    read_environment(server);
+    raise_descriptor_limit();
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGINT, SIG_IGN); /* the supervisor decides */
+    (void)signal(SIGTERM, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    int status = fl_log_open_stdout(&server->log, settings->log_format, settings->log_level,
+                                    settings->log_buffer);
+    if (status == 0) status = fl_ledger_map(&server->ledger, FL_LEDGER_FD);
+    if (status == 0) status = sort_apps(server);
+    (void)snprintf(why, size, "%s", uv_strerror(status));
+    if (status < 0) return status;
+    status = fl_privileges_become(settings->user, settings->group, why, size);
+    if (status < 0) return status;
+    status = make_loop(server);
+    if (status == 0) status = make_webs(server);
+    for (unsigned i = 0; i < server->web_count && status == 0; i++)
+        status = fl_web_start(&server->webs[i]);
+    if (status == 0) status = fl_watch_start(&server->watch, server, server->webs, server->web_count);
+    if (status < 0) (void)snprintf(why, size, "%s", uv_strerror(status));
+    return status;
+}
+
+static void close_walked(uv_handle_t *handle, void *data)
+{
+    (void)data;
+    if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+static void tear_down(fl_server *server)
+{
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_join(&server->webs[i]);
+    fl_watch_stop(&server->watch);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_close(&server->webs[i]);
+    stop_admin(server);
+    fl_mailbox_close(server->mailbox);
+    uv_walk(&server->loop, close_walked, NULL);
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&server->loop);
+    fl_metrics_free(server->metrics);
+    fl_ledger_close(server->ledger);
+    fl_log_close(server->log, LOG_PATIENCE);
+    free((void *)server->apps);
+    free(server->webs);
+    free(server);
+}
+
+int fl_server_run(const fl_settings *settings)
+{
+    char why[512] = "";
+    fl_server *server = calloc(1, sizeof(*server));
+    if (!server) return START_FAILED;
+    server->settings = settings;
+    if (set_up(server, why, sizeof(why)) < 0) {
+        say(server, FL_CONTROL_FAILED, why);
+        _exit(START_FAILED);
+    }
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    tear_down(server);
+    return 0;
+}

@@ -1,0 +1,32 @@
+/* server: one server process: its web threads, its housekeeping loop (the main thread: control
+ * messages, child programs, admin listener; no Lua) and its watch thread.
+ *
+ * Started by the supervisor (control.h). Runs until drained. Exit status: 0 drained, 3 when the
+ * start failed. */
+#ifndef FL_SERVER_H
+#define FL_SERVER_H
+
+#include <stdint.h>
+#include <uv.h>
+
+#include "mailbox.h"
+#include "settings.h"
+
+typedef struct fl_server fl_server;
+typedef struct fl_web fl_web;
+
+int fl_server_run(const fl_settings *settings);
+
+/* Any thread. */
+fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead); /* self, unless it
+                                                            has `lead` more than the least loaded */
+uint64_t fl_server_in_flight(fl_server *server);
+fl_mailbox *fl_server_mailbox(fl_server *server); /* of the housekeeping loop; owner: the server */
+uv_loop_t *fl_server_loop(fl_server *server);     /* the housekeeping loop: its thread only */
+void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */
+const fl_app_place *fl_server_app(fl_server *server, size_t number); /* longest prefix first */
+void fl_server_closed(fl_server *server); /* a web thread has accepted its backlog and closed it */
+void fl_server_drained(fl_server *server, fl_web *web);
+void fl_server_stuck(fl_server *server, const char *what); /* asks to be replaced */
+
+#endif

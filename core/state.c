@@ -1,0 +1,286 @@
+#include "state.h"
+
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdlib.h>
+
+#include "bind/exec.h"
+#include "bind/digest.h"
+#include "bind/fs.h"
+#include "bind/log.h"
+#include "bind/request.h"
+#include "bind/text.h"
+#include "json.h"
+#include "response.h"
+#include "version.h"
+#include "web.h"
+
+#define HIGH_SHARE 6 / 10 /* of the cap: collect beyond it */
+
+/* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
+ * lie within reach of the VM's code, and traces flushed by one hot app must not starve the others. */
+static const char jit_options[] =
+    "require('jit.opt').start('sizemcode=64', 'maxmcode=4096', 'maxtrace=4000', 'maxrecord=8000')";
+
+fl_state *fl_state_of(lua_State *L)
+{
+    return lua_getexdata(L);
+}
+
+void fl_state_functions(lua_State *L, const luaL_Reg *functions)
+{
+    for (; functions->name; functions++) {
+        lua_pushcfunction(L, functions->func);
+        lua_setfield(L, -2, functions->name);
+    }
+}
+
+void fl_state_preload(lua_State *L)
+{
+    static const luaL_Reg modules[] = {{"fasterlua.core.task", fl_task_module},
+                                       {"fasterlua.core.request", fl_request_module},
+                                       {"fasterlua.core.response", fl_response_module},
+                                       {"fasterlua.core.log", fl_log_module},
+                                       {"fasterlua.core.text", fl_text_module},
+                                       {"fasterlua.core.fs", fl_fs_module},
+                                       {"fasterlua.core.exec", fl_exec_module},
+                                       {"fasterlua.json", fl_json_module},
+                                       {"fasterlua.digest", fl_digest_module},
+                                       {NULL, NULL}};
+    fl_json_open(L);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    fl_state_functions(L, modules);
+    lua_pop(L, 2);
+}
+
+/* The account is exact while LuaJIT keeps telling the true old size, which it does. */
+static void *counted_allocate(void *data, void *block, size_t old_size, size_t size)
+{
+    fl_memory *memory = data;
+    if (size > old_size) {
+        size_t used = memory->used + (size - old_size);
+        if (memory->enforced && used > memory->cap) return NULL;
+        if (used > memory->high) memory->collect = true;
+    }
+    void *result = memory->allocate(memory->data, block, old_size, size);
+    if (result || size == 0) memory->used = memory->used - old_size + size;
+    return result;
+}
+
+static void count_memory(fl_state *state)
+{
+    fl_memory *memory = &state->memory;
+    memory->allocate = lua_getallocf(state->L, &memory->data);
+    memory->used = (size_t)lua_gc(state->L, LUA_GCCOUNT, 0) * 1024;
+    memory->cap = state->web->settings->lua_memory;
+    memory->high = memory->cap * HIGH_SHARE;
+    lua_setallocf(state->L, counted_allocate, memory);
+}
+
+void fl_state_safe_point(fl_state *state)
+{
+    fl_memory *memory = &state->memory;
+    if (!memory->collect) return;
+    lua_gc(state->L, LUA_GCCOLLECT, 0);
+    memory->collect = false;
+    size_t wanted = memory->used + memory->used / 2; /* do not collect at every turn when it is full */
+    memory->high = memory->cap * HIGH_SHARE;
+    if (memory->high < wanted) memory->high = wanted;
+}
+
+static int traceback(lua_State *L)
+{
+    const char *message = lua_tostring(L, 1);
+    luaL_traceback(L, L, message ? message : "(error object)", 1);
+    return 1;
+}
+
+static int fail(fl_state *state, char *error, size_t size)
+{
+    const char *message = lua_tostring(state->L, -1);
+    (void)snprintf(error, size, "app \"%s\": %s", state->app->name, message ? message : "?");
+    return UV_EINVAL;
+}
+
+static void set_paths(lua_State *L, const fl_settings *settings, const fl_app_place *app)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "path");
+    lua_pushfstring(L,
+                    "%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;%s/?/init.lua;"
+                    "%s/lua_modules/share/lua/5.1/?.lua;%s/lua_modules/share/lua/5.1/?/init.lua;%s",
+                    settings->home, settings->home, app->folder, app->folder, app->folder,
+                    app->folder, lua_tostring(L, -1));
+    lua_setfield(L, -3, "path");
+    lua_pop(L, 1);
+    lua_getfield(L, -1, "cpath");
+    lua_pushfstring(L, "%s/?.so;%s/lua_modules/lib/lua/5.1/?.so;%s", app->folder, app->folder,
+                    lua_tostring(L, -1));
+    lua_setfield(L, -3, "cpath");
+    lua_pop(L, 2);
+}
+
+static void set_field(lua_State *L, const char *name, const char *value)
+{
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static int keep_function(lua_State *L, int index, const char *field)
+{
+    lua_getfield(L, index, field);
+    if (lua_isfunction(L, -1)) return luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pop(L, 1);
+    return LUA_NOREF;
+}
+
+static char *copy_field(lua_State *L, int index, const char *field)
+{
+    lua_getfield(L, index, field);
+    char *copy = strdup(luaL_checkstring(L, -1));
+    lua_pop(L, 1);
+    return copy;
+}
+
+static double number_field(lua_State *L, int index, const char *field, double otherwise)
+{
+    lua_getfield(L, index, field);
+    double number = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : otherwise;
+    lua_pop(L, 1);
+    return number;
+}
+
+static void read_route(fl_state *state, lua_State *L, int index, fl_route *route)
+{
+    const fl_settings *settings = state->web->settings;
+    route->method = copy_field(L, index, "method");
+    route->pattern = copy_field(L, index, "pattern");
+    route->handler = keep_function(L, index, "handler");
+    double seconds = number_field(L, index, "timeout", (double)settings->handler_timeout / 1e9);
+    route->timeout = (uint64_t)(seconds * 1000);
+    route->max_body = (uint64_t)number_field(L, index, "max_body", (double)settings->max_body);
+    lua_getfield(L, index, "cancel");
+    bool safe = strcmp(route->method, "GET") == 0 || strcmp(route->method, "HEAD") == 0;
+    route->cancel = lua_isnil(L, -1) ? safe : lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    size_t size = strlen(route->method) + strlen(state->app->prefix) + strlen(route->pattern) + 2;
+    route->title = malloc(size);
+    if (!route->title) luaL_error(L, "not enough memory");
+    (void)snprintf(route->title, size, "%s %s%s", route->method, state->app->prefix,
+                   route->pattern);
+}
+
+static void register_route(fl_state *state, lua_State *L, uint32_t number)
+{
+    char error[512];
+    fl_route *route = &state->routes[number];
+    fl_slice method = fl_slice_from_string(route->method);
+    if (fl_router_add(state->router, method, fl_slice_from_string(route->pattern), number, error,
+                      sizeof(error)) < 0)
+        luaL_error(L, "%s", error);
+    fl_slice full = fl_slice_from_string(route->title + method.size + 1);
+    route->ledger = fl_ledger_route(state->web->ledger, method, full);
+    route->metrics = fl_metrics_route(state->web->all_metrics, state->web->number,
+                                      fl_slice_from_string(state->app->name), method, full);
+    if (!route->metrics) luaL_error(L, "not enough memory");
+}
+
+static void read_routes(fl_state *state, lua_State *L, int compiled)
+{
+    lua_getfield(L, compiled, "routes");
+    int routes = lua_gettop(L);
+    uint32_t count = (uint32_t)lua_objlen(L, routes);
+    state->routes = calloc(count ? count : 1, sizeof(*state->routes));
+    if (!state->routes || fl_router_new(&state->router) < 0) luaL_error(L, "not enough memory");
+    for (uint32_t i = 0; i < count; i++) {
+        lua_rawgeti(L, routes, (int)i + 1);
+        state->route_count = i + 1;
+        read_route(state, L, lua_gettop(L), &state->routes[i]);
+        register_route(state, L, i);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static void push_settings(fl_state *state, lua_State *L)
+{
+    const fl_settings *settings = state->web->settings;
+    lua_createtable(L, 0, 4);
+    set_field(L, "environment", settings->environment);
+    set_field(L, "root_path", settings->root_path);
+    set_field(L, "prefix", state->app->prefix);
+    set_field(L, "folder", state->app->folder);
+}
+
+static void require(lua_State *L, const char *module)
+{
+    lua_getglobal(L, "require");
+    lua_pushstring(L, module);
+    lua_call(L, 1, 1);
+}
+
+/* boot.load(chunk, name, settings) -> what the app consists of. Runs protected. */
+static int load_app(lua_State *L)
+{
+    fl_state *state = fl_state_of(L);
+    luaL_openlibs(L);
+    if (luaL_dostring(L, jit_options)) return lua_error(L);
+    set_paths(L, state->web->settings, state->app);
+    fl_state_preload(L);
+    require(L, "fasterlua.request");
+    require(L, "fasterlua.report");
+    state->explain = keep_function(L, lua_gettop(L), "explain");
+    require(L, "fasterlua.stream");
+    state->stream = keep_function(L, lua_gettop(L), "run");
+    require(L, "fasterlua.boot");
+    lua_getfield(L, -1, "load");
+    if (luaL_loadfilex(L, state->app->file, "t")) return lua_error(L);
+    lua_pushstring(L, state->app->name);
+    push_settings(state, L);
+    lua_call(L, 3, 1);
+    int compiled = lua_gettop(L);
+    state->fallback = keep_function(L, compiled, "fallback");
+    state->start = keep_function(L, compiled, "start");
+    state->stop = keep_function(L, compiled, "stop");
+    read_routes(state, L, compiled);
+    return 0;
+}
+
+int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error, size_t error_size)
+{
+    *state = (fl_state){.web = web, .app = app};
+    state->fallback = state->start = state->stop = LUA_NOREF;
+    state->explain = state->stream = state->request_metatable = LUA_NOREF;
+    state->ready_last = &state->ready;
+    state->L = luaL_newstate();
+    if (!state->L) {
+        (void)snprintf(error, error_size, "app \"%s\": not enough memory", app->name);
+        return UV_ENOMEM;
+    }
+    lua_setexdata(state->L, state);
+    count_memory(state);
+    lua_pushcfunction(state->L, traceback);
+    lua_pushcfunction(state->L, load_app);
+    state->memory.enforced = true;
+    int status = lua_pcall(state->L, 0, 0, -2);
+    state->memory.enforced = false;
+    if (status) return fail(state, error, error_size);
+    lua_settop(state->L, 0);
+    return 0;
+}
+
+void fl_state_close(fl_state *state)
+{
+    if (!state->L) return;
+    fl_task_free_all(state);
+    lua_close(state->L);
+    state->L = NULL;
+    fl_router_free(state->router);
+    for (uint32_t i = 0; i < state->route_count; i++) {
+        free(state->routes[i].method);
+        free(state->routes[i].pattern);
+        free(state->routes[i].title);
+    }
+    free(state->routes);
+}

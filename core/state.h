@@ -1,0 +1,83 @@
+/* state: one Lua VM with one app loaded in it.
+ *
+ * Owner: a web thread, at *boot* and *loop*. Holds the app's router, its routes' functions, its tasks,
+ * and an allocator that counts bytes. The cap (settings->lua_memory) is enforced only while Lua runs
+ * protected, so that C never meets an allocation failure outside; past 60 % of it a full collection
+ * runs at the next safe point, because LuaJIT has no emergency collection. */
+#ifndef FL_STATE_H
+#define FL_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "ledger.h"
+#include "metrics.h"
+#include "op.h"
+#include "router.h"
+#include "settings.h"
+#include "slots.h"
+#include "task.h"
+
+typedef struct fl_web fl_web;
+
+typedef struct fl_route {
+    char *method, *pattern;
+    char *title;      /* "GET /items/{id}", for logs */
+    int handler;      /* registry reference */
+    uint64_t timeout; /* ms; 0: none */
+    uint64_t max_body;
+    bool cancel;      /* cancelled when the client leaves */
+    uint32_t ledger;
+    fl_route_metrics *metrics;
+} fl_route;
+
+typedef struct fl_memory { /* the allocator's account */
+    lua_Alloc allocate;
+    void *data;
+    size_t used, cap, high;
+    bool enforced; /* Lua runs protected */
+    bool collect;  /* `used` passed `high` */
+} fl_memory;
+
+struct fl_state {
+    lua_State *L;
+    fl_web *web;
+    const fl_app_place *app;
+    fl_router *router;
+    fl_route *routes;
+    uint32_t route_count;
+    int fallback, start, stop; /* registry references, LUA_NOREF when the app has none */
+    int request_metatable; /* registry references too */
+    int stream;            /* (handle, fn): runs fl.stream's function */
+    int explain;           /* (error, traceback) -> text, for logs */
+    fl_memory memory;
+    fl_slots task_slots;
+    fl_task *free_tasks;
+    unsigned free_count;
+    fl_task *ready, **ready_last;
+    fl_task *own_tasks;    /* without a request */
+    fl_task *running;
+    fl_op *ops;
+    unsigned live_tasks;
+};
+
+/* Registers every C module in package.preload, for the boot state too.  [-0, +0, e] */
+void fl_state_preload(lua_State *L);
+
+/* *boot*: makes the VM and loads the app. 0, or a negative uv code with why in `error`. */
+int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error, size_t error_size);
+void fl_state_close(fl_state *state);
+
+/* *loop*, between two turns: collects when memory ran high. */
+void fl_state_safe_point(fl_state *state);
+
+/* The state that L belongs to; NULL in the boot state. */
+fl_state *fl_state_of(lua_State *L);
+
+/* Registers "name" -> C function in the table on top. */
+void fl_state_functions(lua_State *L, const luaL_Reg *functions);
+
+#endif

@@ -1,0 +1,41 @@
+/* watch: the thread that sees what a web thread stuck in Lua cannot say itself.
+ *
+ * Owner: the server. Every few milliseconds it compares each web thread's claim and turn with what it
+ * saw before: no clock is read per request. A turn that holds its loop longer than slow_handler is
+ * logged with its route and another thread accepts on its listener meanwhile; a turn that used
+ * stuck_handler of CPU time, or was blocked in the kernel for blocked_handler, has the supervisor
+ * replace the process. Time spent waiting for a processor counts for neither. */
+#ifndef FL_WATCH_H
+#define FL_WATCH_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct fl_web fl_web;
+typedef struct fl_server fl_server;
+
+typedef struct fl_watched { /* what the watch thread remembers of one web thread */
+    unsigned long turn;
+    uint64_t since;  /* ns, when this turn was first seen; 0: not in Lua */
+    uint64_t cpu;    /* ns of CPU time then */
+    uint64_t waited; /* ns of waiting for a processor then */
+    bool told;       /* slow: logged, another thread accepts */
+    bool stuck;      /* replacement asked for */
+} fl_watched;
+
+typedef struct fl_watch {
+    fl_server *server;
+    fl_web *webs;
+    unsigned count;
+    fl_watched *watched;
+    pthread_t thread;
+    _Atomic bool stopping;
+    bool disabled; /* under a debugger */
+} fl_watch;
+
+int fl_watch_start(fl_watch *watch, fl_server *server, fl_web *webs, unsigned count);
+void fl_watch_stop(fl_watch *watch);
+
+#endif

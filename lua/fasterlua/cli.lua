@@ -1,0 +1,328 @@
+-- The command line: `fasterlua serve apps/`, `fasterlua routes`, `fasterlua check` and so on.
+--
+--     local cli = require "fasterlua.cli"
+--     local status, values, message = cli.main({ "serve" }, { home = ".", version = "0.1.0" })
+--
+-- Everything but serving happens here; for `serve` the merged settings go back to core/main.c.
+
+local argparse = require "argparse"
+local apps = require "fasterlua.apps"
+local environment = require "fasterlua.environment"
+local settings = require "fasterlua.settings"
+
+local cli = {}
+
+local FAILURE, USAGE, START_FAILURE = 1, 2, 3
+
+---@class fasterlua.cli.Host
+---@field home string the installation
+---@field version string
+---@field libraries? string versions of what is linked, for `fasterlua version`
+---@field is_server? boolean this is a server process
+
+-- Settings with a flag of their own: what stands for the value in the help.
+local flags = {
+  { "host", "HOST" },
+  { "port", "PORT" },
+  { "uds", "PATH" },
+  { "fd", "NUMBER" },
+  { "workers", "N" },
+  { "threads", "N" },
+  { "cpu_states", "N" },
+  { "log_level" },
+  { "log_format" },
+  { "access_log" },
+  { "root_path", "PREFIX" },
+  { "forwarded_allow_ips", "LIST" },
+  { "backlog", "N" },
+  { "limit_requests", "N" },
+  { "user", "NAME" },
+  { "group", "NAME" },
+  { "admin", "ADDRESS" },
+}
+
+---@param name string
+---@param value any the value, when the flag takes none
+local function keep_flag(flag, name, value)
+  return function(result, _, argument)
+    result.flags = result.flags or {}
+    local given = value
+    if given == nil then
+      given = argument
+    end
+    table.insert(result.flags, { flag = flag, name = name, value = given })
+  end
+end
+
+local function keep_set(result, _, argument)
+  local name, value = argument:match("^(.-)=(.*)$")
+  keep_flag("--set " .. name, name, value)(result)
+end
+
+local function check_set(argument)
+  if argument:find("^[^=]+=") then
+    return argument
+  end
+  return nil, ("--set expects KEY=VALUE, got '%s'"):format(argument)
+end
+
+local function add_common(command)
+  command:option("--environment", "Select conf/<environment>.lua (default production).")
+    :choices(settings.choices("environment")):action(keep_flag("--environment", "environment"))
+  command:option("--conf", "Conf file to read instead of conf/<environment>.lua.")
+    :argname("FILE")
+  command:option("--env-file", "File of KEY=VALUE lines to add to the environment.")
+    :argname("FILE")
+  command:option("--set", "Any other setting of conf/default.lua, as keep_alive=5s; repeatable.")
+    :argname("KEY=VALUE"):convert(check_set):action(keep_set)
+end
+
+local function add_path(command)
+  command:argument("DIR", "Folder of apps, or one app.lua (default apps).")
+    :args("?"):argname("DIR"):action(function(result, target, argument)
+      if argument then
+        keep_flag("DIR", "path")(result, target, argument)
+      end
+    end)
+end
+
+local function describe(host)
+  local comments = {}
+  for _, entry in ipairs(settings.describe(host.home)) do
+    comments[entry.name] = entry.comment:sub(1, 1):upper() .. entry.comment:sub(2) .. "."
+  end
+  return comments
+end
+
+local function add_settings(command, comments)
+  for _, each in ipairs(flags) do
+    local name, argname = each[1], each[2]
+    local flag = "--" .. name:gsub("_", "-")
+    local option = command:option(flag, comments[name]):action(keep_flag(flag, name))
+    if argname then
+      option:argname(argname)
+    else
+      option:choices(settings.choices(name))
+    end
+  end
+  local about = comments.proxy_headers
+  command:flag("--proxy-headers", about):action(keep_flag("--proxy-headers", "proxy_headers", true))
+  command:flag("--no-proxy-headers", "Do not, whatever conf and environment say.")
+    :action(keep_flag("--no-proxy-headers", "proxy_headers", false))
+  add_common(command)
+end
+
+local function print_version(host)
+  local libraries = host.libraries and (" (%s)"):format(host.libraries) or ""
+  print(("fasterlua %s%s"):format(host.version, libraries))
+end
+
+---@param host fasterlua.cli.Host
+local function build_parser(host)
+  local comments = describe(host)
+  local parser = argparse("fasterlua", "A web application server for Lua.")
+    :command_target("command"):help_max_width(100)
+  parser:flag("--version", "Show the version and exit."):action(function()
+    print_version(host)
+    os.exit(0)
+  end)
+  local serve = parser:command("serve", "Serve apps over HTTP.")
+  add_path(serve)
+  add_settings(serve, comments)
+  local routes = parser:command("routes", "List the routes of every app.")
+  add_path(routes)
+  add_common(routes)
+  local check = parser:command("check", "Load conf and every app and say what is wrong.")
+  add_path(check)
+  add_common(check)
+  local config = parser:command("config", "Print the settings in effect.")
+  config:flag("--explain", "Say of each where its value comes from and what it means.")
+  add_settings(config, comments)
+  parser:command("version", "Show the version.")
+  parser:add_complete_command():help_max_width(100)
+  return parser
+end
+
+---@param status integer
+---@param message string
+local function fail(status, message)
+  error({ status = status, message = message }, 0)
+end
+
+local function attempt(status, fn, ...)
+  local is_done, result = pcall(fn, ...)
+  if not is_done then
+    local is_flag = type(result) == "table" and result.is_flag
+    fail(is_flag and USAGE or status, is_flag and result.message or tostring(result))
+  end
+  return result
+end
+
+-- A supervisor leaves its environment as it is, which server processes inherit: a file changed
+-- since then counts when they read it anew.
+---@return table<string, string> variables, table<string, string> files
+local function read_environment(options, host)
+  local variables, files = environment.all(), {}
+  local is_passed_on = options.command == "serve" and not host.is_server
+  local path = options.env_file or variables.FASTERLUA_ENV_FILE
+  for name, value in pairs(path and environment.read(path) or {}) do
+    if variables[name] == nil then
+      variables[name], files[name] = value, path
+      if not is_passed_on then
+        environment.set(name, value)
+      end
+    end
+  end
+  return variables, files
+end
+
+local function merge(options, host)
+  local variables, files = read_environment(options, host)
+  return settings.merge {
+    home = host.home,
+    environment = variables,
+    files = files,
+    conf = options.conf or variables.FASTERLUA_CONF,
+    flags = options.flags or {},
+  }
+end
+
+local function serve(options, host)
+  local values = attempt(START_FAILURE, merge, options, host).values
+  values.apps = attempt(START_FAILURE, apps.find, values.path, values.mounts)
+  values.home = host.home
+  return 0, values
+end
+
+local function config(options, host)
+  local merged = attempt(FAILURE, merge, options, host)
+  local group
+  for _, entry in ipairs(settings.describe(host.home)) do
+    local name = entry.name
+    if options.explain and entry.group ~= group then
+      print((group and "\n-- " or "-- ") .. entry.group)
+      group = entry.group
+    end
+    local line = ("%s = %s,"):format(name, settings.format(name, merged.values[name]))
+    if options.explain then
+      line = ("%-40s -- [%s] %s"):format(line, merged.sources[name], entry.comment)
+    end
+    print(line)
+  end
+  return 0
+end
+
+---@return string where the handler's source stands
+local function location(route)
+  if route.source then
+    return route.source
+  end
+  local info = debug.getinfo(route.handler, "S")
+  return ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
+local function rows_of(app, loaded)
+  local rows = {}
+  for _, route in ipairs(loaded.routes) do
+    local path = app.prefix .. route.pattern
+    rows[#rows + 1] = { route.method, path, route.name or "-", location(route) }
+  end
+  return rows
+end
+
+local function print_table(rows)
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for column, cell in ipairs(row) do
+      widths[column] = math.max(widths[column] or 0, #cell)
+    end
+  end
+  for _, row in ipairs(rows) do
+    local cells = {}
+    for column, cell in ipairs(row) do
+      local padding = column < #row and (" "):rep(widths[column] - #cell) or ""
+      cells[column] = cell .. padding
+    end
+    print(table.concat(cells, "  "))
+  end
+end
+
+local function routes(options, host)
+  local values = attempt(FAILURE, merge, options, host).values
+  local rows = {}
+  for _, app in ipairs(attempt(FAILURE, apps.find, values.path, values.mounts)) do
+    local loaded, problem = apps.load(app, values)
+    if not loaded then
+      fail(FAILURE, ("app %s: %s"):format(app.name, problem))
+    end
+    for _, row in ipairs(rows_of(app, loaded)) do
+      rows[#rows + 1] = row
+    end
+  end
+  print_table(rows)
+  return 0
+end
+
+local function check(options, host)
+  local values = attempt(FAILURE, merge, options, host).values
+  local status = 0
+  for _, app in ipairs(attempt(FAILURE, apps.find, values.path, values.mounts)) do
+    local loaded, problem = apps.load(app, values)
+    if loaded then
+      local count = #loaded.routes
+      local noun = count == 1 and "route" or "routes"
+      print(("%s: ok, %d %s at %s/"):format(app.name, count, noun, app.prefix))
+    else
+      io.stderr:write(("%s: %s\n"):format(app.name, problem))
+      status = FAILURE
+    end
+  end
+  return status
+end
+
+local commands = {
+  serve = serve,
+  config = config,
+  routes = routes,
+  check = check,
+  version = function(_, host)
+    print_version(host)
+    return 0
+  end,
+}
+
+local function usage(message, options_or_args)
+  local command = commands[options_or_args] and " " .. options_or_args or ""
+  return ("%s\nTry 'fasterlua%s --help'."):format(message, command)
+end
+
+local function on_error(problem)
+  if type(problem) == "table" and problem.status then
+    return problem
+  end
+  return { status = FAILURE, message = debug.traceback(tostring(problem), 2) }
+end
+
+--- Runs a command. Prints what it is asked for; what went wrong is returned for the caller to tell.
+---@param args string[]
+---@param host fasterlua.cli.Host
+---@return integer status of the process: 0, 1 failure, 2 usage, 3 start-up failure
+---@return table<string, any>|nil settings when the caller is to serve: values, `home` and `apps`
+---@return string|nil message
+function cli.main(args, host)
+  local is_parsed, options = build_parser(host):pparse(args)
+  if not is_parsed then
+    return USAGE, nil, usage(options, args[1])
+  end
+  local is_done, status, values = xpcall(commands[options.command], on_error, options, host)
+  if is_done then
+    return status, values
+  end
+  local message = status.message
+  if status.status == USAGE then
+    message = usage(message, options.command)
+  end
+  return status.status, nil, message
+end
+
+return cli

@@ -1,0 +1,59 @@
+-- Runs another program and collects what it writes. No shell is involved.
+--
+--     local result = await(fl.exec { "git", "rev-parse", "HEAD" })
+--     if result.code == 0 then return result.stdout end
+
+local core = require "fasterlua.core.exec"
+local future = require "fasterlua.future"
+local suggest = require "fasterlua.suggest"
+
+local option_names = { "stdin", "cwd", "env", "timeout" }
+local option_types = { stdin = "string", cwd = "string", env = "table", timeout = "number" }
+
+---@class fasterlua.ExecOptions
+---@field stdin? string what the program reads; default nothing
+---@field cwd? string the folder it runs in; default the app's
+---@field env? table<string, string> its environment; default the server's
+---@field timeout? number seconds after which it is killed
+
+---@class fasterlua.ExecResult
+---@field code integer its exit code
+---@field signal integer|nil the signal that ended it
+---@field stdout string
+---@field stderr string
+
+local function check_arguments(argv)
+  if type(argv) ~= "table" or #argv == 0 then
+    error("exec: a list of the program and its arguments expected", 3)
+  end
+  for index, argument in ipairs(argv) do
+    if type(argument) ~= "string" or argument:find("\0", 1, true) then
+      error(("exec: argument %d must be a string without NUL"):format(index), 3)
+    end
+  end
+end
+
+local function check_options(options)
+  for option, value in pairs(options) do
+    local expected = option_types[option]
+    if not expected then
+      local hint = suggest.hint(tostring(option), option_names)
+      error(("exec: unknown option %q%s"):format(tostring(option), hint), 3)
+    elseif type(value) ~= expected then
+      error(("exec: option %q must be a %s, got %s"):format(option, expected, type(value)), 3)
+    end
+  end
+end
+
+--- Starts a program. Cancelling the future kills it.
+---@param argv string[]
+---@param options? fasterlua.ExecOptions
+---@return fasterlua.Future # fasterlua.ExecResult
+local function exec(argv, options)
+  options = options or {}
+  check_arguments(argv)
+  check_options(options)
+  return future.from_op(core.run(argv, options))
+end
+
+return exec

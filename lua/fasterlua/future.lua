@@ -1,0 +1,835 @@
+-- Futures: results of work that has already begun. `await` suspends the task until one is done.
+--
+--     local fetch = async(function(id) return await(db:one(sql, id)) end)
+--     local a, b = await(gather(fetch(1), fetch(2)))
+--
+-- A future settles once: with values, or with an error. What produces it is a task (`spawn`), an
+-- operation of C's (`from_op`), or Lua code that calls `settle` and `fail` (combinators, `sync`).
+-- Operations tell only tasks that wait for them; when something else wants to know (a combinator),
+-- a small task watches the operation.
+
+local coroutines = require "fasterlua.coroutines"
+local task = require "fasterlua.core.task"
+local core_log = require "fasterlua.core.log"
+
+local AWAIT = task.AWAIT
+local CANNOT_SUSPEND = coroutines.CANNOT_SUSPEND
+local isyieldable, raw_yield = coroutines.raw.isyieldable, coroutines.raw.yield
+local new_ticket, wake = task.ticket, task.wake
+local op_done, op_take, op_wait = task.op_done, task.op_take, task.op_wait
+local getmetatable, setmetatable, type, error = getmetatable, setmetatable, type, error
+local rawequal, select, unpack, xpcall = rawequal, select, unpack, xpcall
+
+local future = {}
+
+-- All fields of a future are there from the start and never nil: what is absent is `false`, so that
+-- __index and __newindex see only the programmer's mistakes.
+--
+---@class fasterlua.Future
+---@field _state integer PENDING, VALUE, VALUES or FAILED
+---@field _value any the value, the packed values, or the error
+---@field _traceback string|false where it failed
+---@field _task integer|false the task that produces it
+---@field _op userdata|false the operation that produces it
+---@field _waiters table|false tickets of tasks, and combinators, to be told when it settles
+---@field _waiting integer how many tasks and combinators want the result now
+---@field _is_awaited boolean somebody wants, or wanted, the result: its errors are theirs
+---@field _is_watched boolean a task watches its operation
+---@field _is_detached boolean it lives on when those who wait for it are cancelled
+---@field _on_cancel function|false called when a pending one is cancelled
+---@field _undo function|false takes the result back when it never reached anybody
+---@field _children table|false the futures a combinator stands on
+---@field _extra any what the producer keeps here
+local Future = { __name = "fasterlua.future" }
+local methods = {}
+
+local PENDING, VALUE, VALUES, FAILED = 1, 2, 3, 4
+local NOTHING = { n = 0 } -- the packed values of a future without values
+local NIL_ERROR = {} -- stands for the error value nil
+
+local function new()
+  return setmetatable({
+    _state = PENDING,
+    _value = false,
+    _traceback = false,
+    _task = false,
+    _op = false,
+    _waiters = false,
+    _waiting = 0,
+    _is_awaited = false,
+    _is_watched = false,
+    _is_detached = false,
+    _on_cancel = false,
+    _undo = false,
+    _children = false,
+    _extra = false,
+  }, Future)
+end
+
+local function forgotten(what)
+  return function()
+    error(("%s a future: did you forget await?"):format(what), 2)
+  end
+end
+
+Future.__call = forgotten "calling"
+Future.__concat = forgotten "concatenating"
+Future.__unm = forgotten "negating"
+Future.__len = forgotten "the length of"
+Future.__lt = forgotten "comparing"
+Future.__le = Future.__lt
+for _, name in ipairs { "add", "sub", "mul", "div", "mod", "pow" } do
+  Future["__" .. name] = forgotten "arithmetic on"
+end
+
+function Future.__index(_, key)
+  local method = methods[key]
+  if method then
+    return method
+  end
+  error(('indexing (field "%s") a future: did you forget await?'):format(tostring(key)), 2)
+end
+
+function Future.__newindex(_, key)
+  error(('setting field "%s" of a future: did you forget await?'):format(tostring(key)), 2)
+end
+
+local state_names = { "pending", "done", "done", "failed" }
+
+function Future.__tostring(self)
+  return ("fasterlua.future (%s)"):format(state_names[self._state])
+end
+
+--- Whether the value is a future.
+---@param value any
+---@return boolean
+function future.is_future(value)
+  return getmetatable(value) == Future
+end
+
+---@class fasterlua.Cancelled: an error: the task or future was cancelled
+---@field kind "cancelled"
+---@field reason string "cancelled", "client left", "timeout", "shutdown" …
+local Cancelled = { __name = "fasterlua.cancelled" }
+
+function Cancelled.__tostring(self)
+  return self.reason == "cancelled" and "cancelled" or "cancelled: " .. self.reason
+end
+
+---@class fasterlua.Timeout: an error: `fl.timeout` ended first
+---@field kind "timeout"
+---@field status 504
+---@field seconds number
+local Timeout = { __name = "fasterlua.timeout" }
+
+function Timeout.__tostring(self)
+  return ("timed out after %g s"):format(self.seconds)
+end
+
+local function cancelled(reason)
+  return setmetatable({ kind = "cancelled", reason = reason or "cancelled" }, Cancelled)
+end
+
+--- Whether an error value says that its task was cancelled.
+---@param err any
+---@return boolean
+function future.is_cancelled(err)
+  return getmetatable(err) == Cancelled
+end
+
+-- Where did an error that now travels through an awaiting task first happen? Error tables are found
+-- by identity; for other values the last one raised is remembered, with its task.
+local tracebacks = setmetatable({}, { __mode = "k" })
+local last_error, last_traceback, last_task = nil, nil, nil
+
+local function remember(err, traceback)
+  if type(err) == "table" then
+    tracebacks[err] = traceback or tracebacks[err]
+  else
+    last_error, last_traceback, last_task = err, traceback, task.current()
+  end
+end
+
+--- The traceback of the failed future, or protected call, from which this error was raised last.
+---@param err any
+---@return string|nil
+function future.explain(err)
+  if type(err) == "table" then
+    return tracebacks[err]
+  end
+  local is_last = err ~= nil and rawequal(err, last_error) and last_task == task.current()
+  return is_last and last_traceback or nil
+end
+
+--- Joins the traceback of the task that now fails to those of the tasks it awaited.
+---@param err any
+---@param traceback string of the running task
+---@return string
+function future.traceback(err, traceback)
+  local inner = future.explain(err)
+  if not inner then
+    return traceback
+  end
+  return inner .. "\nawaited by\n" .. traceback
+end
+
+local handled_error, handled_traceback = nil, nil
+
+--- The message handler of every xpcall here: keeps the traceback for `take_traceback`.
+---@param err any
+---@return any err
+function future.on_failure(err)
+  handled_traceback = future.traceback(err, debug.traceback("", 2):sub(2))
+  handled_error = err
+  return err
+end
+
+--- The traceback of the error that an xpcall with `on_failure` has just returned.
+---@param err any
+---@return string|false
+function future.take_traceback(err)
+  local traceback = rawequal(err, handled_error) and handled_traceback or false
+  handled_error, handled_traceback = nil, nil
+  return traceback
+end
+
+local on_failure, take_traceback = future.on_failure, future.take_traceback
+
+function coroutines.on_error(err, co)
+  remember(err, future.traceback(err, debug.traceback(co)))
+end
+
+local function notify(self)
+  local waiters = self._waiters
+  if not waiters then
+    return
+  end
+  self._waiters = false
+  for index = 1, #waiters do
+    local waiter = waiters[index]
+    if type(waiter) == "number" then
+      wake(waiter)
+    else
+      waiter.notify(waiter, self)
+    end
+  end
+end
+
+local function add_waiter(self, waiter)
+  local waiters = self._waiters
+  if waiters then
+    waiters[#waiters + 1] = waiter
+  else
+    self._waiters = { waiter }
+  end
+end
+
+--- Ends a pending future with values; one that is over already stays as it is.
+---@param self fasterlua.Future
+---@param ... any
+local function settle(self, ...)
+  if self._state ~= PENDING then
+    return
+  end
+  local count, first = select("#", ...), ...
+  if count == 1 and first ~= nil then
+    self._state, self._value = VALUE, first
+  else
+    self._state, self._value = VALUES, count == 0 and NOTHING or { n = count, ... }
+  end
+  notify(self)
+end
+
+local function log_failure(self)
+  if not self._is_awaited then
+    self._is_awaited = true
+    local err = self._value
+    if err == NIL_ERROR then
+      err = nil
+    end
+    core_log.unhandled(err, self._traceback or "")
+  end
+end
+
+--- Ends a pending future with an error. It is logged when nobody awaits it until the request has
+--- ended; at once when it is detached.
+---@param self fasterlua.Future
+---@param err any
+---@param traceback string|false
+local function fail(self, err, traceback)
+  if self._state ~= PENDING then
+    return
+  end
+  self._state, self._traceback = FAILED, traceback or false
+  self._value = err == nil and NIL_ERROR or err
+  notify(self)
+  if self._is_awaited or getmetatable(err) == Cancelled then
+    return
+  end
+  if self._is_detached then
+    log_failure(self)
+  else
+    task.at_end(log_failure, self)
+  end
+end
+
+local function raise(self)
+  local err = self._value
+  if err == NIL_ERROR then
+    err = nil
+  end
+  remember(err, self._traceback)
+  error(err, 0)
+end
+
+local function settle_taken(self, ok, ...)
+  if ok then
+    settle(self, ...)
+  else
+    fail(self, (...), false)
+  end
+end
+
+-- Notices that the operation behind a pending future has ended.
+local function refresh(self)
+  local op = self._op
+  if op and self._state == PENDING and op_done(op) then
+    settle_taken(self, op_take(op))
+  end
+end
+
+local function cancel(self, reason)
+  refresh(self)
+  if self._state ~= PENDING then
+    return false
+  end
+  self._is_awaited = true
+  local producer, op, on_cancel = self._task, self._op, self._on_cancel
+  fail(self, cancelled(reason), false)
+  if producer then
+    task.cancel(producer, reason or "cancelled")
+  end
+  if op then
+    task.op_cancel(op)
+  end
+  if on_cancel then
+    on_cancel(self, reason)
+  end
+  return true
+end
+
+-- Nobody wants this result any more: it is cancelled, or taken back when it reached nobody.
+local function abandon(self, reason)
+  if self._state == PENDING then
+    if not self._is_detached then
+      cancel(self, reason)
+    end
+  elseif self._undo then
+    local undo = self._undo
+    self._undo = false
+    undo(self)
+  end
+end
+
+-- The result has reached somebody: it cannot be taken back.
+local function delivered(self)
+  self._undo = false
+  for _, child in ipairs(self._children or {}) do
+    if child._undo then
+      delivered(child)
+    end
+  end
+end
+
+--- Cancels the work: who awaits the future gets a Cancelled error at once, its task at its next
+--- await. False when it was over already.
+---@param reason? string
+---@return boolean
+function methods:cancel(reason)
+  if self._state ~= PENDING and self._undo then
+    abandon(self)
+    self._state, self._value = FAILED, cancelled(reason)
+    return true
+  end
+  return cancel(self, reason)
+end
+
+--- Whether it has ended, well or badly.
+---@return boolean
+function methods:done()
+  refresh(self)
+  return self._state ~= PENDING
+end
+
+local function leave_cancelled(self, reason)
+  if self._waiting == 0 then
+    abandon(self, reason)
+  end
+  error(cancelled(reason), 0)
+end
+
+local CANNOT_AWAIT = "await cannot be used here: inside a table.sort comparator, "
+  .. "a gsub callback, an xpcall handler, a load reader or __gc LuaJIT cannot suspend the task"
+
+-- Suspends the task until the future has settled.
+local function suspend(self)
+  if not isyieldable() then
+    error(task.current() and CANNOT_AWAIT
+      or "await outside of a task: at a module's top level nothing can wait", 3)
+  end
+  repeat
+    local ticket, reason = new_ticket()
+    if not ticket then
+      leave_cancelled(self, reason)
+    end
+    if self._op then
+      op_wait(self._op, ticket)
+    else
+      add_waiter(self, ticket)
+    end
+    self._waiting = self._waiting + 1
+    reason = raw_yield(AWAIT)
+    self._waiting = self._waiting - 1
+    if reason == CANNOT_SUSPEND then
+      error(CANNOT_AWAIT, 3)
+    elseif reason then
+      leave_cancelled(self, reason)
+    end
+    refresh(self)
+  until self._state ~= PENDING
+end
+
+--- Waits until the future is done and returns its values, or raises its error. Anything that is not
+--- a future is returned unchanged.
+---@param self any
+---@param ... any
+---@return any ...
+function future.await(self, ...)
+  if getmetatable(self) ~= Future then
+    return self, ...
+  end
+  if getmetatable((...)) == Future then
+    error("await takes one future: use await(gather(…)) for several", 2)
+  end
+  self._is_awaited = true
+  if self._state == PENDING then
+    refresh(self)
+    if self._state == PENDING then
+      suspend(self)
+    end
+  end
+  if self._undo then
+    delivered(self)
+  end
+  local state = self._state
+  if state == VALUE then
+    return self._value
+  elseif state == VALUES then
+    return unpack(self._value, 1, self._value.n)
+  end
+  return raise(self)
+end
+
+
+local function finish(self, ok, ...)
+  if ok then
+    return settle(self, ...)
+  end
+  local err = ...
+  local traceback = take_traceback(err)
+  if self._state == PENDING then
+    return fail(self, err, traceback)
+  end
+  if getmetatable(err) ~= Cancelled then -- it was cancelled, and failed while it cleaned up
+    core_log.unhandled(err, traceback or "")
+  end
+end
+
+local function run(self, fn, ...)
+  if self._state == PENDING then
+    return finish(self, xpcall(fn, on_failure, ...))
+  end
+end
+
+local function check_function(fn, name)
+  if type(fn) ~= "function" then
+    error(("%s: a function expected, got %s"):format(name, type(fn)), 3)
+  end
+end
+
+--- Starts a task of the current request.
+---@param fn function
+---@param ... any its arguments
+---@return fasterlua.Future
+function future.spawn(fn, ...)
+  check_function(fn, "spawn")
+  local self = new()
+  self._task = task.start(run, self, fn, ...)
+  return self
+end
+
+--- Starts a task that belongs to no request: it goes on when the request ends.
+---@param fn function
+---@param ... any its arguments
+---@return fasterlua.Future
+function future.detach(fn, ...)
+  check_function(fn, "detach")
+  local self = new()
+  self._is_detached = true
+  self._task = task.detach(run, self, fn, ...)
+  return self
+end
+
+--- Starts a task after the last byte of the response was written.
+---@param fn function
+---@param ... any its arguments
+function future.background(fn, ...)
+  check_function(fn, "background")
+  task.background(fn, ...)
+end
+
+--- Makes a function whose call starts a task and returns its future.
+---@param fn function
+---@return fun(...): fasterlua.Future
+function future.async(fn)
+  check_function(fn, "async")
+  local spawn = future.spawn
+  return function(...)
+    return spawn(fn, ...)
+  end
+end
+
+local function protected(ok, ...)
+  if ok then
+    return ...
+  end
+  local err = ...
+  remember(err, take_traceback(err))
+  error(err, 0)
+end
+
+local function end_shield(...)
+  task.shield(false)
+  return protected(...)
+end
+
+--- Calls fn in the current task, which is not interrupted meanwhile (at most 5 s after it was
+--- cancelled): for roll-back and clean-up.
+---@param fn function
+---@param ... any its arguments
+---@return any ...
+function future.shield(fn, ...)
+  check_function(fn, "shield")
+  task.shield(true)
+  return end_shield(xpcall(fn, on_failure, ...))
+end
+
+local function released(release, owner, ok, ...)
+  if ok then
+    release(owner)
+    return ...
+  end
+  local err = ...
+  remember(err, take_traceback(err))
+  release(owner)
+  error(err, 0)
+end
+
+--- Calls fn, then `release(owner)` whether or not it raised; returns its results or raises its
+--- error, whose traceback is kept.
+---@param release fun(owner: any)
+---@param owner any
+---@param fn function
+---@param ... any its arguments
+---@return any ...
+function future.finally(release, owner, fn, ...)
+  return released(release, owner, xpcall(fn, on_failure, ...))
+end
+
+--- The future of an operation of C's.
+---@param op userdata
+---@return fasterlua.Future
+function future.from_op(op)
+  local self = new()
+  self._op = op
+  return self
+end
+
+--- A future that is done after so many seconds.
+---@param seconds number
+---@return fasterlua.Future
+function future.sleep(seconds)
+  if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
+    error(("sleep: seconds must be a number from 0, got %s"):format(tostring(seconds)), 2)
+  end
+  return future.from_op(task.sleep(seconds))
+end
+
+local function watch(self)
+  while self._state == PENDING do
+    local ticket, reason = new_ticket()
+    if ticket then
+      op_wait(self._op, ticket)
+      add_waiter(self, ticket)
+      reason = raw_yield(AWAIT)
+    end
+    if reason then
+      cancel(self, reason)
+    end
+    refresh(self)
+  end
+end
+
+-- Tells `waiter` (a table with a function `notify`) when the future settles; at once if it has.
+local function subscribe(self, waiter)
+  self._is_awaited = true
+  self._waiting = self._waiting + 1
+  refresh(self)
+  if self._state ~= PENDING then
+    return waiter.notify(waiter, self)
+  end
+  add_waiter(self, waiter)
+  if self._op and not self._is_watched then
+    self._is_watched = true
+    if self._is_detached then
+      task.detach(watch, self)
+    else
+      task.start(watch, self)
+    end
+  end
+end
+
+local function unsubscribe(self, reason)
+  self._waiting = self._waiting - 1
+  if self._waiting <= 0 then
+    abandon(self, reason)
+  end
+end
+
+local function abandon_children(self, reason)
+  for _, child in ipairs(self._children) do
+    unsubscribe(child, reason)
+  end
+end
+
+local function combined(children)
+  local self = new()
+  self._children = children
+  self._on_cancel = abandon_children
+  return self
+end
+
+-- When results of children may be taken back (locks, items), so may what is made of them.
+local function settle_combined(self, ...)
+  for _, child in ipairs(self._children) do
+    if child._undo then
+      self._undo = abandon_children
+    end
+  end
+  settle(self, ...)
+end
+
+local function fail_combined(self, err, traceback)
+  fail(self, err, traceback)
+  abandon_children(self)
+end
+
+local function error_of(self)
+  local err = self._value
+  if err == NIL_ERROR then
+    err = nil
+  end
+  return err, self._traceback
+end
+
+local function first_value(self)
+  if self._state == VALUE then
+    return self._value
+  end
+  return self._value[1]
+end
+
+-- Values among the futures count as futures that are done.
+local function done(value)
+  local self = new()
+  settle(self, value)
+  return self
+end
+
+local function as_futures(values, count)
+  local children = {}
+  for index = 1, count do
+    local value = values[index]
+    children[index] = getmetatable(value) == Future and value or done(value)
+  end
+  return children
+end
+
+-- The futures of a call `f(a, b, …)` or `f { a, b, … }`, and whether it was a list.
+local function children_of(...)
+  local count, first = select("#", ...), ...
+  if count == 1 and type(first) == "table" and getmetatable(first) ~= Future then
+    return as_futures(first, #first), true
+  end
+  return as_futures({ ... }, count), false
+end
+
+local function settle_gathered(self, gathering)
+  if gathering.is_list then
+    settle_combined(self, gathering.values)
+  else
+    settle_combined(self, unpack(gathering.values, 1, gathering.count))
+  end
+end
+
+local function gathered(waiter, child)
+  local gathering = waiter.gathering
+  local self = gathering.future
+  if self._state ~= PENDING then
+    return
+  end
+  if child._state == FAILED then
+    return fail_combined(self, error_of(child))
+  end
+  gathering.values[waiter.index] = first_value(child)
+  gathering.left = gathering.left - 1
+  if gathering.left == 0 then
+    settle_gathered(self, gathering)
+  end
+end
+
+local function subscribe_all(children, shared, notify_waiter)
+  for index, child in ipairs(children) do
+    subscribe(child, { notify = notify_waiter, index = index, gathering = shared })
+  end
+end
+
+--- The future of all results in order: several values, or one list when a list of futures is given.
+--- The first error cancels the rest and is raised.
+---@param ... fasterlua.Future|fasterlua.Future[]
+---@return fasterlua.Future
+function future.gather(...)
+  local children, is_list = children_of(...)
+  local self = combined(children)
+  local gathering =
+    { future = self, values = {}, left = #children, count = #children, is_list = is_list }
+  if #children == 0 then
+    settle_gathered(self, gathering)
+  end
+  subscribe_all(children, gathering, gathered)
+  return self
+end
+
+local function outcome(child)
+  if child._state == FAILED then
+    return { ok = false, error = (error_of(child)) }
+  end
+  return { ok = true, value = first_value(child) }
+end
+
+local function one_settled(waiter, child)
+  local gathering = waiter.gathering
+  gathering.values[waiter.index] = outcome(child)
+  gathering.left = gathering.left - 1
+  if gathering.left == 0 then
+    settle_combined(gathering.future, gathering.values)
+  end
+end
+
+--- The future of a list of `{ ok = true, value = … }` and `{ ok = false, error = … }`, in order.
+---@param ... fasterlua.Future|fasterlua.Future[]
+---@return fasterlua.Future
+function future.all_settled(...)
+  local children = children_of(...)
+  local self = combined(children)
+  if #children == 0 then
+    settle(self, {})
+  end
+  subscribe_all(children, { future = self, values = {}, left = #children }, one_settled)
+  return self
+end
+
+local function copy(self, child)
+  if child._state == FAILED then
+    return fail(self, error_of(child))
+  elseif child._state == VALUE then
+    return settle_combined(self, child._value)
+  end
+  return settle_combined(self, unpack(child._value, 1, child._value.n))
+end
+
+local function abandon_losers(self, winner)
+  for _, child in ipairs(self._children) do
+    if child ~= winner then
+      unsubscribe(child)
+    end
+  end
+  self._children = { winner }
+end
+
+local function race_settled(waiter, child)
+  local self = waiter.gathering.future
+  if self._state == PENDING then
+    copy(self, child)
+    abandon_losers(self, child)
+  end
+end
+
+--- The future of whichever settles first, well or badly; the others are cancelled.
+---@param ... fasterlua.Future|fasterlua.Future[]
+---@return fasterlua.Future
+function future.race(...)
+  local children = children_of(...)
+  if #children == 0 then
+    error("race: at least one future expected", 2)
+  end
+  local self = combined(children)
+  subscribe_all(children, { future = self }, race_settled)
+  return self
+end
+
+local function timed(waiter, child)
+  local self, timer = waiter.future, waiter.timer
+  if self._state ~= PENDING then
+    return
+  end
+  if child ~= timer then
+    copy(self, child)
+    self._children = { child }
+    return unsubscribe(timer)
+  end
+  local err = { kind = "timeout", status = 504, seconds = waiter.seconds }
+  fail(self, setmetatable(err, Timeout), false)
+  unsubscribe(waiter.child, "timeout")
+end
+
+--- The same future, but after so many seconds it is cancelled and a Timeout error is raised.
+---@param seconds number
+---@param child fasterlua.Future
+---@return fasterlua.Future
+function future.timeout(seconds, child)
+  if getmetatable(child) ~= Future then
+    error(("timeout: a future expected, got %s"):format(type(child)), 2)
+  end
+  local timer = future.sleep(seconds)
+  local self = combined { child, timer }
+  local waiter = { notify = timed, future = self, timer = timer, child = child, seconds = seconds }
+  subscribe(child, waiter)
+  if self._state == PENDING then
+    subscribe(timer, waiter)
+  end
+  return self
+end
+
+-- For the modules that produce futures themselves.
+future.new, future.settle, future.fail, future.done = new, settle, fail, done
+future.cancelled = cancelled
+future.PENDING = PENDING
+
+--- Whether the running task itself was cancelled, as opposed to something it awaited.
+---@return boolean
+function future.is_task_cancelled()
+  return not new_ticket()
+end
+
+return future

@@ -1,0 +1,77 @@
+-- fasterlua: write handlers as if they had the server to themselves; `await` everything that waits.
+--
+--     local fl = require "fasterlua"
+--     local app = fl.app { title = "Hello" }
+--     app:get("/", function() return "Hello, world" end)
+--     return app
+
+local app = require "fasterlua.app"
+local future = require "fasterlua.future"
+local json = require "fasterlua.json"
+local log = require "fasterlua.log"
+local response = require "fasterlua.response"
+local router = require "fasterlua.router"
+local text = require "fasterlua.core.text"
+
+---@class fasterlua
+---@field lock fun(): fasterlua.Semaphore
+---@field semaphore fun(size: integer): fasterlua.Semaphore
+---@field queue fun(size?: integer): fasterlua.Queue
+---@field event fun(): fasterlua.Event
+---@field digest table SHA-256 and friends
+---@field fs table files
+---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
+local fl = {
+  version = "0.1.0",
+
+  app = app.new,
+  router = router.new,
+
+  await = future.await,
+  async = future.async,
+  spawn = future.spawn,
+  gather = future.gather,
+  race = future.race,
+  all_settled = future.all_settled,
+  timeout = future.timeout,
+  sleep = future.sleep,
+  shield = future.shield,
+  detach = future.detach,
+  background = future.background,
+
+  html = response.html,
+  redirect = response.redirect,
+  stream = response.stream,
+  response = response.response,
+  http_error = response.http_error,
+
+  json = json,
+  array = json.array,
+  null = json.null,
+  log = log,
+  escape_html = text.escape_html,
+}
+
+-- Loaded when an app first uses them: the module, and the field of it that is meant.
+local lazy = {
+  lock = { "fasterlua.sync", "lock" },
+  semaphore = { "fasterlua.sync", "semaphore" },
+  queue = { "fasterlua.sync", "queue" },
+  event = { "fasterlua.sync", "event" },
+  digest = { "fasterlua.digest" },
+  fs = { "fasterlua.fs" },
+  exec = { "fasterlua.exec" },
+}
+
+local function load_lazily(self, name)
+  local source = lazy[name]
+  if not source then
+    return nil
+  end
+  local value = require(source[1])
+  value = source[2] and value[source[2]] or value
+  rawset(self, name, value)
+  return value
+end
+
+return setmetatable(fl, { __index = load_lazily })

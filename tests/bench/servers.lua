@@ -1,0 +1,135 @@
+-- The servers that `make bench` compares, and how each is started on a port of its own. A server
+-- whose program is not there has `missing`, the sentence that says what to do about it.
+local lfs = require "lfs"
+
+local M = {}
+
+---@class bench_place
+---@field bench string directory of the benchmarks
+---@field root string directory of the repository
+---@field build string directory of the built programs
+---@field temporary string directory that may be written
+---@field threads integer threads or processes of each server
+
+---@class bench_server
+---@field name string
+---@field title string
+---@field missing string?
+---@field command fun(port: integer): string[]
+
+local function is_file(path)
+  return lfs.attributes(path, "mode") == "file"
+end
+
+local function find_program(name)
+  for directory in (os.getenv("PATH") .. ":/usr/sbin"):gmatch("[^:]+") do
+    if is_file(directory .. "/" .. name) then return directory .. "/" .. name end
+  end
+end
+
+local function fill_template(source, target, values)
+  local file = assert(io.open(source))
+  local text = file:read("*a"):gsub("{{(%w+)}}", values)
+  file:close()
+  file = assert(io.open(target, "w"))
+  file:write(text)
+  file:close()
+end
+
+local function built(path)
+  if not is_file(path) then return path .. " is not built" end
+end
+
+local function product(place)
+  local program = place.build .. "/fasterlua"
+  return {
+    name = "fasterlua",
+    title = "fasterlua serve apps/bench",
+    missing = built(program),
+    command = function(port)
+      return { program, "serve", place.root .. "/apps/bench", "--host", "127.0.0.1",
+        "--port", tostring(port), "--threads", tostring(place.threads), "--access-log", "off" }
+    end,
+  }
+end
+
+local function floor(place)
+  local program = place.build .. "/bench/floor"
+  return {
+    name = "floor",
+    title = "C floor: libuv + llhttp, fixed answers",
+    missing = built(program),
+    command = function(port) return { program, tostring(port), tostring(place.threads) } end,
+  }
+end
+
+local function prototype(place)
+  local program = place.build .. "/bench/prototype"
+  return {
+    name = "prototype",
+    title = "the floor with a reused LuaJIT coroutine per request",
+    missing = built(program),
+    command = function(port)
+      return { program, tostring(port), tostring(place.threads), place.bench .. "/handlers.lua" }
+    end,
+  }
+end
+
+local function nginx(place)
+  local program = find_program("nginx")
+  local has_lua = is_file("/usr/lib/nginx/modules/ngx_http_lua_module.so")
+  return {
+    name = "nginx",
+    title = "nginx + lua-nginx-module, content_by_lua",
+    missing = not (program and has_lua) and "needs nginx, libnginx-mod-http-lua, lua-cjson" or nil,
+    command = function(port)
+      local conf = place.temporary .. "/nginx.conf"
+      fill_template(place.bench .. "/peers/nginx.conf", conf, {
+        port = port, threads = place.threads, directory = place.temporary,
+        peers = place.bench .. "/peers",
+      })
+      return { program, "-p", place.temporary, "-c", conf, "-g", "daemon off;" }
+    end,
+  }
+end
+
+-- Debian's own interpreter, because Debian's packages are what is compared.
+local function fastapi(place)
+  local python = "/usr/bin/python3"
+  local probe = python .. " -c 'import fastapi, uvicorn, uvloop, httptools' 2>/dev/null"
+  local is_there = is_file(python) and os.execute(probe) == 0
+  return {
+    name = "fastapi",
+    title = "FastAPI + uvicorn (uvloop, httptools)",
+    missing = not is_there and "needs python3-fastapi, python3-uvicorn, python3-uvloop, "
+      .. "python3-httptools" or nil,
+    command = function(port)
+      return { python, "-B", "-m", "uvicorn", "--app-dir", place.bench .. "/peers",
+        "fastapi_app:app", "--host", "127.0.0.1", "--port", tostring(port),
+        "--workers", tostring(place.threads), "--loop", "uvloop", "--http", "httptools",
+        "--no-access-log", "--log-level", "warning" }
+    end,
+  }
+end
+
+local function node(place)
+  local program = find_program("node")
+  return {
+    name = "node",
+    title = "node's http in a cluster",
+    missing = not program and "needs nodejs" or nil,
+    command = function(port)
+      return { program, place.bench .. "/peers/node.js", tostring(port), tostring(place.threads) }
+    end,
+  }
+end
+
+--- All servers, the product first.
+---@param place bench_place
+---@return bench_server[]
+function M.list(place)
+  return { product(place), floor(place), prototype(place), nginx(place), fastapi(place),
+    node(place) }
+end
+
+return M

@@ -1,0 +1,63 @@
+-- usage: what a server and all its processes have used of the machine so far.
+--
+--     local before = usage.of(pid)
+--     …
+--     local user = usage.of(pid).user - before.user
+local lfs = require "lfs"
+
+local process = require "support.process"
+
+local M = {}
+
+---@class bench.thread
+---@field pid integer
+---@field tid integer
+---@field name string
+---@field user number seconds
+---@field system number seconds
+
+---@class bench.usage
+---@field user number seconds of CPU in user space
+---@field system number seconds of CPU in the kernel
+---@field rss integer bytes resident, summed over the processes
+---@field threads bench.thread[]
+
+--- The process and all that descend from it.
+---@param pid integer
+---@return integer[]
+function M.family(pid)
+  local family, next_one = { pid }, 1
+  while family[next_one] do
+    for _, child in ipairs(process.children(family[next_one])) do family[#family + 1] = child end
+    next_one = next_one + 1
+  end
+  return family
+end
+
+local function add_threads(threads, pid)
+  local directory = ("/proc/%d/task/"):format(pid)
+  for tid in lfs.dir(directory) do
+    local name = tonumber(tid) and process.read(directory .. tid .. "/comm")
+    if name then
+      local user, system = process.cpu(("%d/task/%s"):format(pid, tid))
+      table.insert(threads, { pid = pid, tid = tonumber(tid), name = name:gsub("\n", ""),
+        user = user, system = system })
+    end
+  end
+end
+
+---@param pid integer
+---@return bench.usage
+function M.of(pid)
+  local usage = { user = 0, system = 0, rss = 0, threads = {} }
+  for _, member in ipairs(M.family(pid)) do
+    local user, system = process.cpu(member)
+    usage.user = usage.user + user
+    usage.system = usage.system + system
+    usage.rss = usage.rss + process.rss(member)
+    add_threads(usage.threads, member)
+  end
+  return usage
+end
+
+return M
