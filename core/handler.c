@@ -80,7 +80,7 @@ static void stream_ended(fl_task *task, int status, int results)
 {
     (void)results;
     fl_request *request = task->request;
-    if (status != 0 && !task->cancelled)
+    if (status != 0 && !fl_task_was_cancelled(task))
         fl_task_log_error(task, "unhandled error in a stream");
     if (request->ended) return;
     if (status == 0 && !request->gone)
@@ -124,6 +124,19 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
     }
 }
 
+/* The status that an error table asks for by itself, as timeouts and full queues do. */
+static int status_of_error(lua_State *co)
+{
+    double status = 0;
+    if (lua_istable(co, -1)) {
+        lua_pushliteral(co, "status");
+        lua_rawget(co, -2);
+        if (lua_type(co, -1) == LUA_TNUMBER) status = lua_tonumber(co, -1);
+        lua_pop(co, 1);
+    }
+    return status >= 400 && status <= 599 ? (int)status : 500;
+}
+
 static void answer_raised(fl_request *request, fl_task *task)
 {
     if (fl_response_is_error(task->co, -1)) {
@@ -134,7 +147,7 @@ static void answer_raised(fl_request *request, fl_task *task)
         answer_error(request, 503);
     } else {
         fl_task_log_error(task, "unhandled error");
-        answer_error(request, 500);
+        answer_error(request, status_of_error(task->co));
     }
 }
 
@@ -143,7 +156,7 @@ static void handler_ended(fl_task *task, int status, int results)
     fl_request *request = task->request;
     if (request->ended || request->answered) return; /* a timeout's answer was quicker */
     if (!request->connection) {
-        if (status != 0 && !task->cancelled && !fl_response_is_error(task->co, -1))
+        if (status != 0 && !fl_task_was_cancelled(task) && !fl_response_is_error(task->co, -1))
             fl_task_log_error(task, "unhandled error");
         request->status = 499; /* nobody to tell */
         end_request(request);

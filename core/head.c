@@ -34,14 +34,23 @@ static bool lines_are_plain(const fl_request *request)
 {
     const char *base = request->base;
     const char *end = base + request->head_available;
-    const char *at = base + request->target_size + sizeof(" HTTP/1.1") - 1;
+    const char *at = base + request->target_size;
+    if (request->method_gap != strlen(fl_request_method(request)) + 1) return false;
+    if (memcmp(at, " HTTP/1.", 8) != 0) return false;
+    at += sizeof(" HTTP/1.1") - 1;
     for (unsigned i = 0; i < request->header_count; i++) {
         const fl_header *header = &request->headers[i];
         const char *name = base + header->name;
-        const char *value = base + header->value;
+        const char *colon = name + header->name_size;
         if (!line_ends(at, name) || header->name_size == 0) return false;
-        if (!colon_fits(name + header->name_size, value)) return false;
-        at = value + header->value_size;
+        if (header->value_size) {
+            if (!colon_fits(colon, base + header->value)) return false;
+            at = base + header->value + header->value_size;
+        } else { /* an empty value */
+            at = colon + 1;
+            while (at < end && is_blank(*at)) at++;
+            if (!colon_fits(colon, at)) return false;
+        }
     }
     while (at < end && is_blank(*at)) at++;
     return end - at >= 4 && memcmp(at, "\r\n\r\n", 4) == 0;
@@ -59,6 +68,16 @@ static bool is_host_byte(char c)
     static const char marks[] = "-._~!$&'()*+,;=%";
     if ((c >= '0' && c <= '9') || (fl_lower(c) >= 'a' && fl_lower(c) <= 'z')) return true;
     return c != '\0' && strchr(marks, c) != NULL;
+}
+
+static bool is_hex(char c)
+{
+    return (c >= '0' && c <= '9') || (fl_lower(c) >= 'a' && fl_lower(c) <= 'f');
+}
+
+static bool is_escape(fl_slice text, size_t at)
+{
+    return at + 2 < text.size && is_hex(text.data[at + 1]) && is_hex(text.data[at + 2]);
 }
 
 static bool is_port(fl_slice text)
@@ -94,6 +113,7 @@ static bool is_host(fl_slice host)
     } else {
         while (i < host.size && host.data[i] != ':' && host.data[i] != ',') {
             if (!is_host_byte(host.data[i])) return false;
+            if (host.data[i] == '%' && !is_escape(host, i)) return false;
             i++;
         }
         if (i == 0) return false;
@@ -220,6 +240,7 @@ bool fl_head_check_trailers(const fl_request *request)
     const char *end = at + request->trailers.size;
     while (at < end) {
         fl_slice name = {at, strnlen(at, (size_t)(end - at))};
+        if (name.size == 0) return false;
         for (size_t i = 0; i < sizeof(forbidden) / sizeof(*forbidden); i++)
             if (fl_slice_equal_nocase(name, fl_slice_from_string(forbidden[i]))) return false;
         at += name.size + 1;
@@ -234,7 +255,7 @@ bool fl_head_is_version(fl_slice data, size_t at)
         const char *text = data.data + i;
         if (memcmp(text, "HTTP/", 5) == 0 && text[5] >= '0' && text[5] <= '9' && text[6] == '.' &&
             text[7] >= '0' && text[7] <= '9')
-            return true;
+            return text[5] != '1' || text[7] > '1';
     }
     return false;
 }

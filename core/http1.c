@@ -48,6 +48,7 @@ static int message_begins(llhttp_t *parser)
     http->in_value = false;
     http->blank = 0;
     http->overhead = 0;
+    http->chunks = 0;
     http->trailer_count = 0;
     http->target_at = 0;
     return 0;
@@ -85,20 +86,25 @@ static int trailer_bytes(fl_http1 *http, fl_request *request, const char *at, si
     return request->trailers.failed ? refuse(http, 503) : 0;
 }
 
+/* A span goes on when it starts where the last one ended: llhttp cuts spans at the end of a read. */
 static int trailer_name(fl_http1 *http, fl_request *request, const char *at, size_t size)
 {
-    if (http->in_value || http->trailer_count == 0) {
-        http->in_value = false;
+    uint64_t position = position_of(http, at);
+    if (http->in_value || position != http->span_end || http->trailer_count == 0) {
         if (http->trailer_count++ >= request->web->settings->trailer_fields)
             return refuse(http, 431);
         if (http->trailer_count > 1) fl_buffer_byte(&request->trailers, '\0');
+        if (http->trailer_count > 1 && !http->in_value) fl_buffer_byte(&request->trailers, '\0');
+        http->in_value = false;
     }
+    http->span_end = position + size;
     return trailer_bytes(http, request, at, size);
 }
 
 static int trailer_value(fl_http1 *http, fl_request *request, const char *at, size_t size)
 {
     uint64_t position = position_of(http, at);
+    if (http->trailer_count == 0) return refuse(http, 400); /* a value without a name */
     if (!http->in_value) {
         http->in_value = true;
         fl_buffer_byte(&request->trailers, '\0');
@@ -116,15 +122,17 @@ static int field_name(llhttp_t *parser, const char *at, size_t size)
     if (http->head_done) return trailer_name(http, request, at, size);
     uint32_t offset = head_offset(http, request, at, size);
     if (!offset) return refuse(http, 431);
-    if (http->in_value || request->header_count == 0) {
+    fl_header *last = &request->headers[request->header_count ? request->header_count - 1 : 0];
+    bool goes_on = request->header_count > 0 && !http->in_value &&
+                   offset == (uint32_t)(last->name + last->name_size);
+    if (!goes_on) {
         http->in_value = false;
         if (request->header_count >= request->web->settings->header_fields)
             return refuse(http, 431);
         request->headers[request->header_count++] =
             (fl_header){.name = (uint16_t)offset, .name_size = (uint16_t)size};
     } else {
-        fl_header *header = &request->headers[request->header_count - 1];
-        header->name_size = (uint16_t)(offset + size - header->name);
+        last->name_size = (uint16_t)(last->name_size + size);
     }
     return 0;
 }
@@ -136,6 +144,7 @@ static int field_value(llhttp_t *parser, const char *at, size_t size)
     if (http->head_done) return trailer_value(http, request, at, size);
     uint32_t offset = head_offset(http, request, at, size);
     if (!offset) return refuse(http, 431);
+    if (request->header_count == 0) return refuse(http, 400); /* a value without a name */
     fl_header *header = &request->headers[request->header_count - 1];
     if (!http->in_value) {
         http->in_value = true;
@@ -174,7 +183,8 @@ static const char *last_end(const fl_http1 *http, const fl_request *request)
     uint64_t end = http->target_at + request->target_size;
     if (request->header_count) {
         const fl_header *last = &request->headers[request->header_count - 1];
-        end = http->target_at + last->value + last->value_size;
+        end = http->target_at + last->name + last->name_size;
+        if (last->value_size) end = http->target_at + last->value + last->value_size;
     }
     return end > http->position ? http->chunk + (end - http->position) : http->chunk;
 }
@@ -186,14 +196,17 @@ static int headers_complete(llhttp_t *parser)
     if (!gather_head(http, request, last_end(http, request))) return refuse(http, 503);
     http->head_done = true;
     http->in_value = false;
+    http->body_at = http->target_at + request->head_size + 4;
     parser->upgrade = 0; /* no protocol to upgrade to: RFC 9110 section 7.8 lets us ignore it */
     request->method = parser->method;
     request->minor = parser->http_minor;
     request->chunked = (parser->flags & F_CHUNKED) != 0;
     request->has_length = (parser->flags & F_CONTENT_LENGTH) != 0;
     request->content_length = request->has_length ? parser->content_length : 0;
-    request->keep_alive = llhttp_should_keep_alive(parser) != 0;
+    request->keep_alive =
+        llhttp_should_keep_alive(parser) != 0 && !(parser->flags & F_CONNECTION_CLOSE);
     request->is_head = parser->method == HTTP_HEAD;
+    request->method_gap = (uint32_t)(http->target_at - http->message_at);
     int status = fl_head_check(request, parser);
     if (status) return refuse(http, status);
     fl_request_route(request);
@@ -215,6 +228,17 @@ static int body_read(llhttp_t *parser, const char *at, size_t size)
     request->body.size = 0;
     fl_buffer_append(&request->body_kept, at, size);
     return request->body_kept.failed ? refuse(http, 503) : 0;
+}
+
+/* The size of a chunk that cannot fit any more is enough to refuse the body. */
+static int chunk_begins(llhttp_t *parser)
+{
+    fl_http1 *http = http_of(parser);
+    fl_request *request = request_of(parser);
+    http->chunks++;
+    if (request->body_use == FL_BODY_DISCARD) return 0;
+    bool fits = parser->content_length <= request->max_body - request->body_size;
+    return fits ? 0 : refuse(http, 413);
 }
 
 static int extension_read(llhttp_t *parser, const char *at, size_t size)
@@ -242,6 +266,7 @@ const llhttp_settings_t fl_http1_settings = {
     .on_header_value = field_value,
     .on_headers_complete = headers_complete,
     .on_body = body_read,
+    .on_chunk_header = chunk_begins,
     .on_chunk_extension_name = extension_read,
     .on_chunk_extension_value = extension_read,
     .on_message_complete = message_complete,
@@ -289,6 +314,23 @@ static int keep_partial(fl_http1 *http, fl_request *request)
     return request->head.failed ? 503 : 0;
 }
 
+#define CHUNK_FRAME_MOST 24 /* a size line and two line ends */
+
+/* Chunked framing that llhttp is lenient about: sizes with endless zeros, a last line end that is
+ * not CR LF (RFC 9112 section 7.1). Looks at what was read last; 0 or 400. */
+static int check_chunking(fl_http1 *http, const fl_request *request, fl_slice read)
+{
+    const fl_settings *settings = request->web->settings;
+    uint64_t framing = http->position + read.size - http->body_at - request->body_size;
+    uint64_t allowed = (http->chunks + 2ULL) * CHUNK_FRAME_MOST + settings->chunk_extensions +
+                       settings->trailer_block + settings->trailer_fields * 4;
+    if (framing > allowed) return 400;
+    char last = read.data[read.size - 1];
+    char before = read.size > 1 ? read.data[read.size - 2] : http->last_byte;
+    http->last_byte = last;
+    return request->complete && (before != '\r' || last != '\n') ? 400 : 0;
+}
+
 int fl_http1_read(fl_http1 *http, fl_slice data, size_t *consumed)
 {
     fl_connection *connection = http->parser.data;
@@ -298,6 +340,7 @@ int fl_http1_read(fl_http1 *http, fl_slice data, size_t *consumed)
         int status = skip_blank(http, &data);
         if (status || data.size == 0) return status;
     }
+    if (!connection->request) http->message_at = http->position;
     http->chunk = data.data;
     http->size = data.size;
     enum llhttp_errno error = llhttp_execute(&http->parser, data.data, data.size);
@@ -310,7 +353,10 @@ int fl_http1_read(fl_http1 *http, fl_slice data, size_t *consumed)
         used = (size_t)(llhttp_get_error_pos(&http->parser) - data.data);
         llhttp_resume(&http->parser);
     }
-    int status = keep_partial(http, connection->request);
+    fl_request *request = connection->request;
+    int status = keep_partial(http, request);
+    if (!status && request && http->head_done && request->chunked && used > 0)
+        status = check_chunking(http, request, fl_slice_of(data.data, used));
     http->position += used;
     *consumed = offered - data.size + used;
     return status;

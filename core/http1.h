@@ -20,10 +20,14 @@ typedef struct fl_http1 {
     const char *chunk;   /* what fl_http1_read was given, while it runs */
     size_t size;
     uint64_t position;   /* stream position of chunk[0] */
+    uint64_t message_at; /* stream position of the request line's first byte */
     uint64_t target_at;  /* stream position of the target's first byte */
     uint64_t span_end;   /* stream position where the last span ended */
     uint32_t overhead;   /* chunk extensions and trailers so far */
+    uint64_t body_at;    /* stream position where the body begins, but for blanks before it */
+    uint32_t chunks;
     uint16_t trailer_count;
+    char last_byte;
     uint8_t blank;       /* CR and LF before a request line */
     bool head_done;      /* header fields from now on are trailers */
     bool in_value;

@@ -49,7 +49,4 @@ void fl_json_push_integer(lua_State *L, int64_t number);
  * null, array(t|nil) -> t marked, is_array(value) -> is it marked? */
 int fl_json_module(lua_State *L);
 
-/* true when the bytes are valid UTF-8 (no surrogates, no overlong forms, up to U+10FFFF) */
-bool fl_utf8_valid(fl_slice text);
-
 #endif

@@ -11,10 +11,8 @@
  * Left out: rotation and files (stdout belongs to whoever started us). */
 #include "log.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -27,23 +25,11 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "log_line.h"
+
 #define GATHER_NS 10000000u
 #define STOP_NS 100000000u /* for the writer to leave poll() */
 #define SECOND_NS 1000000000u
-#define STAMP_SIZE 24 /* 2026-01-31T12:00:00.123Z */
-#define LINE_LIMIT 16384
-#define MESSAGE_LIMIT 8192 /* leaves room for fields */
-#define LINE_END 16        /* kept for what closes a line that was cut: …"}\n */
-#define FIELD_ROOM 64      /* punctuation and a number */
-#define ACCESS_TARGET 2048 /* keeps an access line below PIPE_BUF */
-#define ACCESS_TEXT 256
-
-typedef struct log_line {
-    size_t size;
-    size_t stamp; /* where the timestamp goes, filled in under the lock */
-    bool cut;
-    char data[LINE_LIMIT + LINE_END];
-} log_line;
 
 typedef struct batch {
     char *data;
@@ -52,9 +38,8 @@ typedef struct batch {
 
 struct fl_log {
     int fd;
-    fl_log_format format;
+    fl_line_style style;
     fl_log_level level;
-    bool colour;
     size_t capacity;
     _Atomic uint64_t dropped;
     pthread_t writer;
@@ -66,7 +51,7 @@ struct fl_log {
     batch front;
     uint64_t unreported; /* lines dropped since the last line that told */
     time_t second;
-    char stamp[STAMP_SIZE + 1]; /* the text of `second` */
+    char stamp[FL_LINE_STAMP_SIZE + 1]; /* the text of `second` */
     bool urgent, closing, ended;
     bool orphaned; /* fl_log_close gave up waiting: the writer frees the log */
 
@@ -75,374 +60,6 @@ struct fl_log {
     bool torn;   /* it failed within a line */
     bool stopped;
 };
-
-/* Bytes of a line */
-
-static void put(log_line *line, const char *data, size_t size)
-{
-    if (line->size + size > LINE_LIMIT) {
-        line->cut = true;
-        return;
-    }
-    memcpy(line->data + line->size, data, size);
-    line->size += size;
-}
-
-static void put_text(log_line *line, const char *text)
-{
-    put(line, text, strlen(text));
-}
-
-/* For what closes a value or the line: always fits, even after a cut. */
-static void put_end(log_line *line, const char *text)
-{
-    size_t size = strlen(text);
-    assert(line->size + size <= sizeof(line->data));
-    memcpy(line->data + line->size, text, size);
-    line->size += size;
-}
-
-static void put_unsigned(log_line *line, uint64_t number)
-{
-    char digits[20];
-    size_t at = sizeof(digits);
-    do {
-        digits[--at] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    put(line, digits + at, sizeof(digits) - at);
-}
-
-static void put_integer(log_line *line, int64_t number)
-{
-    if (number < 0) put(line, "-", 1);
-    put_unsigned(line, number < 0 ? 0 - (uint64_t)number : (uint64_t)number);
-}
-
-/* number / 10^digits */
-static void put_fixed(log_line *line, uint64_t number, unsigned digits)
-{
-    char text[24];
-    size_t at = sizeof(text);
-    for (unsigned i = 0; i < digits; i++, number /= 10) text[--at] = (char)('0' + number % 10);
-    text[--at] = '.';
-    put_unsigned(line, number);
-    put(line, text + at, sizeof(text) - at);
-}
-
-static void put_number(log_line *line, double number, bool json)
-{
-    char text[32];
-    if (json && !isfinite(number)) { /* RFC 8259 section 6 has no such numbers */
-        put_text(line, "null");
-        return;
-    }
-    int size = snprintf(text, sizeof(text), "%.15g", number);
-    if (strtod(text, NULL) != number) size = snprintf(text, sizeof(text), "%.17g", number);
-    put(line, text, (size_t)size);
-}
-
-/* Escaping */
-
-typedef enum {
-    ESCAPE_JSON,
-    ESCAPE_VALUE,   /* between quotes in a text line */
-    ESCAPE_MESSAGE, /* no quotes around it, so quotes within are harmless */
-    ESCAPE_BLOCK    /* as a message, with real line ends and an indentation no line begins with */
-} escaping;
-
-static bool is_continuation(unsigned char byte)
-{
-    return (byte & 0xC0) == 0x80;
-}
-
-/* Bytes of the UTF-8 sequence at `at` (RFC 3629 section 4) and its code point; 0 when malformed. */
-static size_t utf8_sequence(const unsigned char *at, size_t size, uint32_t *code)
-{
-    size_t length = at[0] < 0xC2 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF5 ? 4 : 0;
-    if (length == 0 || length > size) return 0;
-    *code = at[0] & (0x7Fu >> length);
-    for (size_t i = 1; i < length; i++) {
-        if (!is_continuation(at[i])) return 0;
-        *code = *code << 6 | (at[i] & 0x3Fu);
-    }
-    bool is_overlong = (length == 3 && *code < 0x800) || (length == 4 && *code < 0x10000);
-    bool is_surrogate = *code >= 0xD800 && *code <= 0xDFFF;
-    return is_overlong || is_surrogate || *code > 0x10FFFF ? 0 : length;
-}
-
-/* C1 controls start terminal sequences; separators and overrides make a viewer break or turn the
- * line. */
-static bool is_deceptive(uint32_t code)
-{
-    return code < 0xA0 || (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
-}
-
-static void put_hex(log_line *line, const unsigned char *bytes, size_t size)
-{
-    static const char digits[] = "0123456789ABCDEF";
-    for (size_t i = 0; i < size; i++)
-        put(line, (char[]){'\\', 'x', digits[bytes[i] >> 4], digits[bytes[i] & 15]}, 4);
-}
-
-static void put_json_escape(log_line *line, uint32_t code)
-{
-    char text[16];
-    switch (code) {
-    case '"': put_text(line, "\\\""); return;
-    case '\\': put_text(line, "\\\\"); return;
-    case '\n': put_text(line, "\\n"); return;
-    case '\r': put_text(line, "\\r"); return;
-    case '\t': put_text(line, "\\t"); return;
-    default: put(line, text, (size_t)snprintf(text, sizeof(text), "\\u%04x", code)); return;
-    }
-}
-
-static size_t put_multibyte(log_line *line, const unsigned char *at, size_t size, escaping how)
-{
-    uint32_t code = 0;
-    size_t length = utf8_sequence(at, size, &code);
-    if (length > 0 && !is_deceptive(code))
-        put(line, (const char *)at, length);
-    else if (how != ESCAPE_JSON)
-        put_hex(line, at, length ? length : 1);
-    else if (length > 0)
-        put_json_escape(line, code);
-    else
-        put_text(line, "\xEF\xBF\xBD");
-    return length ? length : 1;
-}
-
-static void put_special(log_line *line, unsigned char byte, escaping how)
-{
-    if (how == ESCAPE_JSON)
-        put_json_escape(line, byte);
-    else if (how != ESCAPE_VALUE && byte == '"')
-        put(line, "\"", 1);
-    else if (how == ESCAPE_BLOCK && byte == '\n')
-        put_text(line, "\n    ");
-    else if (how == ESCAPE_BLOCK && byte == '\t')
-        put_text(line, "  ");
-    else
-        put_hex(line, &byte, 1);
-}
-
-static size_t plain_run(const unsigned char *at, size_t size)
-{
-    size_t run = 0;
-    while (run < size && at[run] >= 0x20 && at[run] < 0x7F && at[run] != '"' && at[run] != '\\')
-        run++;
-    return run;
-}
-
-/* Appends at most about `most` bytes, then an ellipsis. */
-static void put_escaped(log_line *line, fl_slice text, escaping how, size_t most)
-{
-    const unsigned char *at = (const unsigned char *)text.data, *end = at + text.size;
-    size_t stop = line->size > LINE_LIMIT - most ? LINE_LIMIT : line->size + most;
-    while (at < end && line->size < stop) {
-        size_t run = plain_run(at, (size_t)(end - at));
-        if (run > stop - line->size) run = stop - line->size;
-        put(line, (const char *)at, run);
-        at += run;
-        if (at == end || line->size >= stop) break;
-        if (*at < 0x80)
-            put_special(line, *at++, how);
-        else
-            at += put_multibyte(line, at, (size_t)(end - at), how);
-        if (line->cut) break;
-    }
-    if (at < end || line->cut) put_end(line, "…");
-}
-
-static bool is_bare(fl_slice text)
-{
-    for (size_t i = 0; i < text.size; i++) {
-        unsigned char byte = (unsigned char)text.data[i];
-        if (byte <= 0x20 || byte >= 0x7F || strchr("\"\\=", byte)) return false;
-    }
-    return text.size > 0;
-}
-
-static void put_value(log_line *line, fl_slice text, bool json, size_t most)
-{
-    if (!json && is_bare(text) && text.size <= most && line->size + text.size <= LINE_LIMIT) {
-        put(line, text.data, text.size);
-        return;
-    }
-    put(line, "\"", 1);
-    put_escaped(line, text, json ? ESCAPE_JSON : ESCAPE_VALUE, most);
-    put_end(line, "\"");
-}
-
-/* Lines */
-
-static const char *level_name(fl_log_level level)
-{
-    switch (level) {
-    case FL_LOG_DEBUG: return "debug";
-    case FL_LOG_INFO: return "info";
-    case FL_LOG_WARN: return "warn";
-    case FL_LOG_ERROR: return "error";
-    }
-    return "info";
-}
-
-static const char *level_colour(fl_log_level level)
-{
-    switch (level) {
-    case FL_LOG_DEBUG: return "\x1b[2m";
-    case FL_LOG_INFO: return "\x1b[32m";
-    case FL_LOG_WARN: return "\x1b[33m";
-    case FL_LOG_ERROR: return "\x1b[31m";
-    }
-    return "";
-}
-
-static void line_begin(log_line *line, const fl_log *log)
-{
-    line->size = 0;
-    line->cut = false;
-    if (log->format == FL_LOG_JSON) put_text(line, "{\"time\":\"");
-    line->stamp = line->size;
-    line->size += STAMP_SIZE;
-    put_text(line, log->format == FL_LOG_JSON ? "\"" : " ");
-}
-
-static void line_end(log_line *line, const fl_log *log)
-{
-    put_end(line, log->format == FL_LOG_JSON ? "}\n" : "\n");
-}
-
-static void put_text_head(log_line *line, const fl_log *log, fl_log_level level, fl_slice message)
-{
-    const char *name = level_name(level);
-    if (log->colour) put_text(line, level_colour(level));
-    put_text(line, name);
-    if (log->colour) put_text(line, "\x1b[0m");
-    put(line, "      ", 6 - strlen(name));
-    put_escaped(line, message, ESCAPE_MESSAGE, MESSAGE_LIMIT);
-}
-
-static void put_json_head(log_line *line, fl_log_level level, fl_slice message)
-{
-    put_text(line, ",\"level\":\"");
-    put_text(line, level_name(level));
-    put_text(line, "\",\"message\":");
-    put_value(line, message, true, MESSAGE_LIMIT);
-}
-
-static void put_name(log_line *line, const char *name, bool json)
-{
-    put_text(line, json ? ",\"" : " ");
-    put_text(line, name);
-    put_text(line, json ? "\":" : "=");
-}
-
-static void put_block(log_line *line, fl_slice text)
-{
-    while (text.size > 0 && text.data[text.size - 1] == '\n') text.size--;
-    put_text(line, "\n    ");
-    put_escaped(line, text, ESCAPE_BLOCK, LINE_LIMIT);
-}
-
-static void put_field(log_line *line, const fl_log_field *field, bool json)
-{
-    if (line->size + strlen(field->name) + FIELD_ROOM > LINE_LIMIT) {
-        line->cut = true;
-        return;
-    }
-    if (field->kind == FL_FIELD_BLOCK && !json) {
-        put_block(line, field->text);
-        return;
-    }
-    put_name(line, field->name, json);
-    switch (field->kind) {
-    case FL_FIELD_TEXT:
-    case FL_FIELD_BLOCK: put_value(line, field->text, json, LINE_LIMIT); break;
-    case FL_FIELD_INTEGER: put_integer(line, field->integer); break;
-    case FL_FIELD_NUMBER: put_number(line, field->number, json); break;
-    case FL_FIELD_BOOLEAN: put_text(line, field->integer ? "true" : "false"); break;
-    }
-}
-
-/* Blocks come last in a text line: what followed one would seem to belong to it. */
-static void put_fields(log_line *line, const fl_log_field *fields, size_t count, bool json)
-{
-    const char *gap = json ? "" : " "; /* a second space before the first */
-    for (size_t i = 0; i < count && !line->cut; i++) {
-        if (!json && fields[i].kind == FL_FIELD_BLOCK) continue;
-        put_text(line, gap);
-        put_field(line, &fields[i], json);
-        gap = "";
-    }
-    for (size_t i = 0; i < count && !line->cut && !json; i++)
-        if (fields[i].kind == FL_FIELD_BLOCK) put_field(line, &fields[i], json);
-}
-
-static void line_format(log_line *line, const fl_log *log, fl_log_level level, fl_slice message,
-                        const fl_log_field *fields, size_t count)
-{
-    bool json = log->format == FL_LOG_JSON;
-    line_begin(line, log);
-    if (json)
-        put_json_head(line, level, message);
-    else
-        put_text_head(line, log, level, message);
-    put_fields(line, fields, count, json);
-    line_end(line, log);
-}
-
-static void put_member(log_line *line, const char *name, fl_slice text, bool json, size_t most)
-{
-    put_name(line, name, json);
-    put_value(line, text, json, most);
-}
-
-static const char *status_colour(int status)
-{
-    return level_colour(status >= 500 ? FL_LOG_ERROR : status >= 400 ? FL_LOG_WARN : FL_LOG_INFO);
-}
-
-static void put_access_text(log_line *line, const fl_log *log, const fl_access *access)
-{
-    put_text(line, "access ");
-    put_value(line, access->client, false, ACCESS_TEXT);
-    put_text(line, " \"");
-    put_escaped(line, access->method, ESCAPE_VALUE, ACCESS_TEXT);
-    put_text(line, " ");
-    put_escaped(line, access->target, ESCAPE_VALUE, ACCESS_TARGET);
-    put_text(line, "\" ");
-    if (log->colour) put_text(line, status_colour(access->status));
-    put_integer(line, access->status);
-    put_text(line, log->colour ? "\x1b[0m " : " ");
-    put_unsigned(line, access->bytes);
-    put_text(line, "B ");
-    put_fixed(line, (access->duration + 5000) / 10000, 2);
-    put_text(line, "ms");
-    put_member(line, "id", access->request_id, false, ACCESS_TEXT);
-    put_member(line, "app", access->app, false, ACCESS_TEXT);
-    put_name(line, "state", false);
-    put_unsigned(line, access->state);
-}
-
-static void put_access_json(log_line *line, const fl_access *access)
-{
-    put_json_head(line, FL_LOG_INFO, FL_SLICE("request"));
-    put_member(line, "method", access->method, true, ACCESS_TEXT);
-    put_member(line, "target", access->target, true, ACCESS_TARGET);
-    put_name(line, "status", true);
-    put_integer(line, access->status);
-    put_name(line, "bytes", true);
-    put_unsigned(line, access->bytes);
-    put_name(line, "duration_ms", true);
-    put_fixed(line, (access->duration + 500) / 1000, 3);
-    put_member(line, "request_id", access->request_id, true, ACCESS_TEXT);
-    put_member(line, "client", access->client, true, ACCESS_TEXT);
-    put_member(line, "app", access->app, true, ACCESS_TEXT);
-    put_name(line, "state", true);
-    put_unsigned(line, access->state);
-}
 
 /* Appending: the lock is held */
 
@@ -454,14 +71,14 @@ static void refresh_stamp(fl_log *log, time_t second)
     (void)strftime(log->stamp, sizeof(log->stamp), "%Y-%m-%dT%H:%M:%S.000Z", &calendar);
 }
 
-static void stamp_line(fl_log *log, log_line *line)
+static void stamp_line(fl_log *log, fl_line *line)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     if (now.tv_sec != log->second) refresh_stamp(log, now.tv_sec);
     char *to = line->data + line->stamp;
     unsigned milliseconds = (unsigned)(now.tv_nsec / 1000000);
-    memcpy(to, log->stamp, STAMP_SIZE);
+    memcpy(to, log->stamp, FL_LINE_STAMP_SIZE);
     to[20] = (char)('0' + milliseconds / 100);
     to[21] = (char)('0' + milliseconds / 10 % 10);
     to[22] = (char)('0' + milliseconds % 10);
@@ -473,7 +90,7 @@ static void count_dropped(fl_log *log, uint64_t lines)
     atomic_fetch_add_explicit(&log->dropped, lines, memory_order_relaxed);
 }
 
-static void append(fl_log *log, log_line *line)
+static void append(fl_log *log, fl_line *line)
 {
     if (log->capacity - log->front.size < line->size) {
         count_dropped(log, 1);
@@ -485,7 +102,7 @@ static void append(fl_log *log, log_line *line)
 }
 
 /* Any thread, without the lock. */
-static void submit(fl_log *log, log_line *line, bool urgent)
+static void submit(fl_log *log, fl_line *line, bool urgent)
 {
     pthread_mutex_lock(&log->mutex);
     bool wake = log->front.size == 0;
@@ -501,11 +118,11 @@ static void submit(fl_log *log, log_line *line, bool urgent)
 static void report_dropped(fl_log *log)
 {
     if (log->unreported == 0 || log->broken) return;
-    log_line line;
+    fl_line line;
     char text[64];
     int size = snprintf(text, sizeof(text), "dropped %llu line%s",
                         (unsigned long long)log->unreported, log->unreported == 1 ? "" : "s");
-    line_format(&line, log, FL_LOG_WARN, fl_slice_of(text, (size_t)size), NULL, 0);
+    fl_line_format(&line, log->style, FL_LOG_WARN, fl_slice_of(text, (size_t)size), NULL, 0);
     log->unreported = 0;
     append(log, &line);
 }
@@ -670,10 +287,9 @@ int fl_log_open(fl_log **out, int fd, fl_log_format format, fl_log_level level, 
     fl_log *log = calloc(1, sizeof(*log));
     if (!log) return UV_ENOMEM;
     log->fd = fd;
-    log->format = format;
     log->level = level;
-    log->colour = wants_colour(fd, format);
-    log->capacity = capacity > sizeof(log_line) ? capacity : sizeof(log_line);
+    log->style = (fl_line_style){.format = format, .colour = wants_colour(fd, format)};
+    log->capacity = capacity > sizeof(fl_line) ? capacity : sizeof(fl_line);
     log->front.data = malloc(log->capacity);
     log->back.data = malloc(log->capacity);
     log->stop = eventfd(0, EFD_CLOEXEC);
@@ -735,15 +351,15 @@ void fl_log_line(fl_log *log, fl_log_level level, fl_slice message, const fl_log
                  size_t count)
 {
     if (!fl_log_enabled(log, level)) return;
-    log_line line;
-    line_format(&line, log, level, message, fields, count);
+    fl_line line;
+    fl_line_format(&line, log->style, level, message, fields, count);
     submit(log, &line, level == FL_LOG_ERROR);
 }
 
 void fl_log_printf(fl_log *log, fl_log_level level, const char *format, ...)
 {
     if (!fl_log_enabled(log, level)) return;
-    char text[LINE_LIMIT / 2];
+    char text[FL_LINE_LIMIT / 2];
     va_list arguments;
     va_start(arguments, format);
     int size = vsnprintf(text, sizeof(text), format, arguments);
@@ -755,13 +371,8 @@ void fl_log_printf(fl_log *log, fl_log_level level, const char *format, ...)
 
 void fl_log_access(fl_log *log, const fl_access *access)
 {
-    log_line line;
-    line_begin(&line, log);
-    if (log->format == FL_LOG_JSON)
-        put_access_json(&line, access);
-    else
-        put_access_text(&line, log, access);
-    line_end(&line, log);
+    fl_line line;
+    fl_line_format_access(&line, log->style, access);
     submit(log, &line, false);
 }
 

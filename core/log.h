@@ -70,7 +70,6 @@ void fl_log_printf(fl_log *log, fl_log_level level, const char *format, ...)
 void fl_log_access(fl_log *log, const fl_access *access);
 uint64_t fl_log_dropped(const fl_log *log);
 
-
 static inline fl_log_field fl_field_text(const char *name, fl_slice text)
 {
     return (fl_log_field){.name = name, .kind = FL_FIELD_TEXT, .text = text};

@@ -42,6 +42,7 @@ struct fl_request {
     fl_buffer head; /* owned copy, when it came in pieces or is kept */
     uint32_t head_size;      /* from the target to the last value's end */
     uint32_t head_available; /* bytes there are at base, a little more */
+    uint32_t method_gap;     /* bytes from the message's first to the target's */
     uint16_t target_size; /* the target is at base[0] */
     uint16_t path, path_size, query, query_size;
     fl_slice host; /* from the target's authority or the Host field */

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <lauxlib.h>
-#include <llhttp.h>
 #include <math.h>
 
 #include "connection.h"
@@ -16,13 +15,77 @@
 #define TEXT_TYPE FL_SLICE("text/plain; charset=utf-8")
 #define JSON_TYPE FL_SLICE("application/json")
 
+typedef struct fl_reason {
+    int status;
+    const char *phrase;
+} fl_reason;
+
+/* RFC 9110 section 15, RFC 6585, RFC 4918 */
+static const fl_reason reasons[] = {
+    {200, "OK"},
+    {201, "Created"},
+    {202, "Accepted"},
+    {203, "Non-Authoritative Information"},
+    {204, "No Content"},
+    {205, "Reset Content"},
+    {206, "Partial Content"},
+    {207, "Multi-Status"},
+    {300, "Multiple Choices"},
+    {301, "Moved Permanently"},
+    {302, "Found"},
+    {303, "See Other"},
+    {304, "Not Modified"},
+    {307, "Temporary Redirect"},
+    {308, "Permanent Redirect"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {402, "Payment Required"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {406, "Not Acceptable"},
+    {407, "Proxy Authentication Required"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {410, "Gone"},
+    {411, "Length Required"},
+    {412, "Precondition Failed"},
+    {413, "Content Too Large"},
+    {414, "URI Too Long"},
+    {415, "Unsupported Media Type"},
+    {416, "Range Not Satisfiable"},
+    {417, "Expectation Failed"},
+    {418, "I'm a Teapot"},
+    {421, "Misdirected Request"},
+    {422, "Unprocessable Content"},
+    {423, "Locked"},
+    {424, "Failed Dependency"},
+    {425, "Too Early"},
+    {426, "Upgrade Required"},
+    {428, "Precondition Required"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {451, "Unavailable For Legal Reasons"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {502, "Bad Gateway"},
+    {503, "Service Unavailable"},
+    {504, "Gateway Timeout"},
+    {505, "HTTP Version Not Supported"},
+    {507, "Insufficient Storage"},
+    {511, "Network Authentication Required"},
+};
+
 fl_slice fl_response_reason(int status)
 {
-    switch (status) {
-#define REASON(number, name, string)                                                               \
-    case number: return FL_SLICE(#string);
-        HTTP_STATUS_MAP(REASON)
-#undef REASON
+    size_t low = 0, high = sizeof(reasons) / sizeof(*reasons);
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (reasons[middle].status == status) return fl_slice_from_string(reasons[middle].phrase);
+        if (reasons[middle].status < status)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return (fl_slice){0};
 }
@@ -344,6 +407,8 @@ static int send_answer(fl_request *request, lua_State *co, fl_answer *answer, bo
     fl_slice text = fl_slice_of(scratch->data, scratch->size);
     int result = stream ? start_stream(request, co, answer, text)
                         : send_value(request, co, answer, text);
+    if (result < 0) /* the headers that middleware set reach the 500 too */
+        fl_buffer_append(&request->extra, scratch->data, text.size);
     fl_buffer_reset(scratch, 65536);
     return result;
 }

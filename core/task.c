@@ -273,13 +273,16 @@ double fl_task_ticket(const fl_task *task)
     return (double)(task->suspension * FL_SLOTS_MOST + task->slot);
 }
 
-static bool is_cancellation(lua_State *L, int index)
+bool fl_task_was_cancelled(const fl_task *task)
 {
-    if (!lua_istable(L, index)) return false;
-    lua_getfield(L, index, "kind");
-    const char *kind = lua_tostring(L, -1);
-    bool cancelled = kind && strcmp(kind, "cancelled") == 0;
-    lua_pop(L, 1);
+    lua_State *co = task->co;
+    if (task->cancelled) return true;
+    if (!lua_istable(co, -1)) return false;
+    lua_pushliteral(co, "kind");
+    lua_rawget(co, -2);
+    const char *kind = lua_type(co, -1) == LUA_TSTRING ? lua_tostring(co, -1) : "";
+    bool cancelled = strcmp(kind, "cancelled") == 0;
+    lua_pop(co, 1);
     return cancelled;
 }
 
@@ -312,7 +315,7 @@ void fl_task_log_error(fl_task *task, const char *message)
 void fl_task_ended_alone(fl_task *task, int status, int results)
 {
     (void)results;
-    if (status == 0 || is_cancellation(task->co, -1)) return;
+    if (status == 0 || fl_task_was_cancelled(task)) return;
     fl_task_log_error(task, "unhandled error in a task");
 }
 

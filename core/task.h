@@ -64,6 +64,9 @@ void fl_task_cancel_list(fl_task *first, const char *reason);
 /* What becomes of a task nobody waits for: its error is logged. */
 void fl_task_ended_alone(fl_task *task, int status, int results);
 
+/* It ended with an error because it was cancelled, or because its client left. */
+bool fl_task_was_cancelled(const fl_task *task);
+
 /* Logs an error value and the traceback of the coroutine it ended.  Pops nothing. */
 void fl_task_log_error(fl_task *task, const char *message);
 

@@ -401,6 +401,10 @@ static int init_handles(fl_web *web)
     uv_check_init(&web->loop, &web->check);
     uv_idle_init(&web->loop, &web->idle);
     web->alarm.data = web->prepare.data = web->check.data = web->idle.data = web;
+    /* libuv opens its spare descriptor with a loop's first stream: have it now, so that no later
+     * connection seems to leak one. */
+    uv_tcp_init(&web->loop, &web->first_stream);
+    uv_close((uv_handle_t *)&web->first_stream, NULL);
     uv_prepare_start(&web->prepare, before_poll);
     uv_check_start(&web->check, after_poll);
     return fl_mailbox_new(&web->mailbox, &web->loop, web);

@@ -51,6 +51,7 @@ struct fl_web {
     fl_mailbox *mailbox;
 
     uv_loop_t loop;
+    uv_tcp_t first_stream;
     uv_timer_t alarm; /* rings for the wheel */
     uint64_t alarm_at;
     uv_prepare_t prepare;

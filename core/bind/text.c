@@ -3,7 +3,8 @@
 #include <lauxlib.h>
 #include <time.h>
 
-#define KEEP 65536
+#include "lua_buffer.h"
+
 #define DAY 86400
 #define EARLIEST INT64_C(-62167219200) /* 0000-01-01 */
 #define LATEST INT64_C(253402300799)   /* 9999-12-31 23:59:59 */
@@ -270,21 +271,6 @@ static fl_slice check_text(lua_State *L)
     return text;
 }
 
-/* The buffer all functions of a state share, empty. */
-static fl_buffer *shared_buffer(lua_State *L)
-{
-    fl_buffer *out = lua_touserdata(L, lua_upvalueindex(1));
-    fl_buffer_reset(out, KEEP);
-    return out;
-}
-
-static int push_buffer(lua_State *L, fl_buffer *out)
-{
-    if (out->failed) return luaL_error(L, "not enough memory");
-    lua_pushlstring(L, out->size ? out->data : "", out->size);
-    return 1;
-}
-
 /* escape_html(text) -> string   [-0, +1, e] */
 static int module_escape_html(lua_State *L)
 {
@@ -293,26 +279,26 @@ static int module_escape_html(lua_State *L)
         lua_settop(L, 1);
         return 1;
     }
-    fl_buffer *out = shared_buffer(L);
+    fl_buffer *out = fl_lua_buffer_take(L);
     fl_escape_html(text, out);
-    return push_buffer(L, out);
+    return fl_lua_buffer_push(L, out);
 }
 
 /* percent_encode(text) -> string   [-0, +1, e] */
 static int module_percent_encode(lua_State *L)
 {
     fl_slice text = check_text(L);
-    fl_buffer *out = shared_buffer(L);
+    fl_buffer *out = fl_lua_buffer_take(L);
     fl_percent_encode(text, out);
-    return push_buffer(L, out);
+    return fl_lua_buffer_push(L, out);
 }
 
 /* percent_decode(text) -> string | nil, message   [-0, +1|2, e] */
 static int module_percent_decode(lua_State *L)
 {
     fl_slice text = check_text(L);
-    fl_buffer *out = shared_buffer(L);
-    if (fl_percent_decode(text, out)) return push_buffer(L, out);
+    fl_buffer *out = fl_lua_buffer_take(L);
+    if (fl_percent_decode(text, out)) return fl_lua_buffer_push(L, out);
     lua_pushnil(L);
     lua_pushliteral(L, "a % that is not followed by two hexadecimal digits");
     return 2;
@@ -343,21 +329,6 @@ static int module_parse_http_date(lua_State *L)
     return 1;
 }
 
-static int buffer_collect(lua_State *L)
-{
-    fl_buffer_close(lua_touserdata(L, 1));
-    return 0;
-}
-
-static void new_buffer(lua_State *L)
-{
-    fl_buffer_init(lua_newuserdata(L, sizeof(fl_buffer)));
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, buffer_collect);
-    lua_setfield(L, -2, "__gc");
-    lua_setmetatable(L, -2);
-}
-
 int fl_text_module(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -366,7 +337,7 @@ int fl_text_module(lua_State *L)
         {"parse_http_date", module_parse_http_date}, {NULL, NULL},
     };
     lua_createtable(L, 0, (int)(sizeof(functions) / sizeof(functions[0])) - 1);
-    new_buffer(L);
+    fl_lua_buffer_new(L);
     luaL_setfuncs(L, functions, 1);
     return 1;
 }

@@ -78,7 +78,7 @@ local function check_pair(name, value)
   if type(value) ~= "string" then
     refuse(name, "the value must be a string, got %s", type(value))
   end
-  local bad = value:match '[^!#-+--:<-%[%]-~]'
+  local bad = value:match "[^!#-+%-./0-:<-Z%[%]^-~]"
   if bad then
     refuse(name, "the value holds byte 0x%02X: encode it first, for example in hex", bad:byte())
   end

@@ -21,6 +21,8 @@ local option_types = { stdin = "string", cwd = "string", env = "table", timeout 
 ---@field signal integer|nil the signal that ended it
 ---@field stdout string
 ---@field stderr string
+---@field timed_out boolean whether it was ended by `timeout`
+---@field truncated boolean whether it wrote more than is kept
 
 local function check_arguments(argv)
   if type(argv) ~= "table" or #argv == 0 then

@@ -3,8 +3,7 @@
 --     local text = await(fl.fs.read("data/motd.txt"))
 --
 -- Relative paths begin at the app's folder. Errors are tables with `kind = "fs"`, `code`
--- ("ENOENT"),
--- `path` and a text.
+-- ("ENOENT"), `path` and `message`.
 
 local core = require "fasterlua.core.fs"
 local future = require "fasterlua.future"

@@ -130,12 +130,20 @@ local function cancelled(reason)
   return setmetatable({ kind = "cancelled", reason = reason or "cancelled" }, Cancelled)
 end
 
+--- Raises the error of a cancelled task.
+---@param reason string
+function future.raise_cancelled(reason)
+  error(cancelled(reason), 0)
+end
+
 --- Whether an error value says that its task was cancelled.
 ---@param err any
 ---@return boolean
 function future.is_cancelled(err)
-  return getmetatable(err) == Cancelled
+  return type(err) == "table" and rawget(err, "kind") == "cancelled"
 end
+
+local is_cancelled = future.is_cancelled
 
 -- Where did an error that now travels through an awaiting task first happen? Error tables are found
 -- by identity; for other values the last one raised is remembered, with its task.
@@ -157,8 +165,11 @@ function future.explain(err)
   if type(err) == "table" then
     return tracebacks[err]
   end
-  local is_last = err ~= nil and rawequal(err, last_error) and last_task == task.current()
-  return is_last and last_traceback or nil
+  if err == nil or not rawequal(err, last_error) then
+    return nil
+  end
+  local current = task.current() -- none when C asks for a task that has just ended
+  return (current == nil or current == last_task) and last_traceback or nil
 end
 
 --- Joins the traceback of the task that now fails to those of the tasks it awaited.
@@ -167,7 +178,7 @@ end
 ---@return string
 function future.traceback(err, traceback)
   local inner = future.explain(err)
-  if not inner then
+  if not inner or traceback:sub(1, #inner) == inner then
     return traceback
   end
   return inner .. "\nawaited by\n" .. traceback
@@ -263,7 +274,7 @@ local function fail(self, err, traceback)
   self._state, self._traceback = FAILED, traceback or false
   self._value = err == nil and NIL_ERROR or err
   notify(self)
-  if self._is_awaited or getmetatable(err) == Cancelled then
+  if self._is_awaited or is_cancelled(err) then
     return
   end
   if self._is_detached then
@@ -282,12 +293,22 @@ local function raise(self)
   error(err, 0)
 end
 
+-- The errors of operations: tables with `kind`, `message` and often `code`.
+local OperationError = { __name = "fasterlua.operation_error" }
+
+function OperationError.__tostring(self)
+  return tostring(self.message)
+end
+
 local function settle_taken(self, ok, ...)
   if ok then
-    settle(self, ...)
-  else
-    fail(self, (...), false)
+    return settle(self, ...)
   end
+  local err = ...
+  if type(err) == "table" and err.message and not getmetatable(err) then
+    setmetatable(err, OperationError)
+  end
+  return fail(self, err, false)
 end
 
 -- Notices that the operation behind a pending future has ended.
@@ -298,6 +319,9 @@ local function refresh(self)
   end
 end
 
+-- The reasons C knows.
+local task_reasons = { timeout = true, shutdown = true, ["client left"] = true }
+
 local function cancel(self, reason)
   refresh(self)
   if self._state ~= PENDING then
@@ -307,7 +331,7 @@ local function cancel(self, reason)
   local producer, op, on_cancel = self._task, self._op, self._on_cancel
   fail(self, cancelled(reason), false)
   if producer then
-    task.cancel(producer, reason or "cancelled")
+    task.cancel(producer, task_reasons[reason] and reason or "cancelled")
   end
   if op then
     task.op_cancel(op)
@@ -371,11 +395,18 @@ end
 local CANNOT_AWAIT = "await cannot be used here: inside a table.sort comparator, "
   .. "a gsub callback, an xpcall handler, a load reader or __gc LuaJIT cannot suspend the task"
 
+local OUTSIDE = "await outside of a task: at a module's top level nothing can wait"
+
+--- Raises the error of whoever awaits where nothing can be suspended.
+---@param level? integer of the app's code, as for `error`
+function future.refuse_await(level)
+  error(task.current() and CANNOT_AWAIT or OUTSIDE, (level or 3) + 1)
+end
+
 -- Suspends the task until the future has settled.
 local function suspend(self)
   if not isyieldable() then
-    error(task.current() and CANNOT_AWAIT
-      or "await outside of a task: at a module's top level nothing can wait", 3)
+    future.refuse_await(3)
   end
   repeat
     local ticket, reason = new_ticket()
@@ -440,7 +471,7 @@ local function finish(self, ok, ...)
   if self._state == PENDING then
     return fail(self, err, traceback)
   end
-  if getmetatable(err) ~= Cancelled then -- it was cancelled, and failed while it cleaned up
+  if not is_cancelled(err) then -- it was cancelled, and failed while it cleaned up
     core_log.unhandled(err, traceback or "")
   end
 end

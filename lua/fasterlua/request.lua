@@ -5,6 +5,7 @@
 
 local core = require "fasterlua.core.request"
 local cookies = require "fasterlua.cookies"
+local future = require "fasterlua.future"
 local response = require "fasterlua.response"
 local waiting = require "fasterlua.waiting"
 
@@ -18,7 +19,7 @@ local details = {
 
 local function refuse(status)
   if status == 499 then
-    error({ kind = "cancelled", reason = "client left", message = "the client has left" }, 0)
+    future.raise_cancelled("client left")
   end
   error(response.http_error(status, details[status]), 0)
 end

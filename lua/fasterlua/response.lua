@@ -196,7 +196,7 @@ local function guarded(fn)
     if ok then
       return ...
     end
-    error((...), 3)
+    error((...), 2)
   end
   return function(...)
     return returned(pcall(fn, ...))

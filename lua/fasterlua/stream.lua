@@ -4,6 +4,7 @@
 --     return fl.stream(function(write) for line in lines() do write(line) end end)
 
 local core = require "fasterlua.core.request"
+local future = require "fasterlua.future"
 local waiting = require "fasterlua.waiting"
 
 local stream = {}
@@ -16,7 +17,7 @@ local function write(handle, piece)
   end
   local went_out = core.write(handle, piece)
   if went_out == nil then
-    error({ kind = "cancelled", reason = "client left", message = "the client has left" }, 3)
+    future.raise_cancelled("client left")
   elseif not went_out then
     waiting.suspend(core.drained, handle)
   end

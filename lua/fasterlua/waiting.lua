@@ -18,7 +18,7 @@ local waiting = {}
 ---@param ... any
 function waiting.suspend(register, subject, ...)
   if not isyieldable() then
-    error("await cannot be used here", 3)
+    future.refuse_await()
   end
   local ticket, reason = task.ticket()
   if ticket then
@@ -26,7 +26,7 @@ function waiting.suspend(register, subject, ...)
     reason = raw_yield(AWAIT)
   end
   if reason then
-    error(future.cancelled(reason), 0)
+    future.raise_cancelled(reason)
   end
 end
 

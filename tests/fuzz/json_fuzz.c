@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "utf8.h"
+
 #define DEPTH 32
 #define NODES 4096
 #define COLLECT_EVERY 256

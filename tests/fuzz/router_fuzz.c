@@ -2,8 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "json.h"
 #include "router.h"
+#include "utf8.h"
 
 static const char *patterns[] = {
     "/",

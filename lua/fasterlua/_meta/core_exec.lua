@@ -5,7 +5,8 @@
 ---@class fasterlua.core.exec
 local exec = {}
 
---- Takes a table { code, signal, stdout, stderr }. Cancelling the operation kills the program.
+--- Takes a table { code, signal, stdout, stderr, timed_out, truncated }. Cancelling the operation
+--- kills the program.
 ---@param argv string[]
 ---@param options fasterlua.ExecOptions
 ---@return userdata op

@@ -1,8 +1,8 @@
 ---@meta fasterlua.core.fs
 -- luacheck: ignore 212 241
 -- Provided by C: file operations. Each begins at once and returns its operation (see core.task).
--- Relative paths begin at the app's folder. Errors are tables: kind = "fs", code = "ENOENT", path,
--- with a text.
+-- Relative paths begin at the app's folder. Errors are tables: kind = "fs", code = "ENOENT", path
+-- and message.
 
 ---@class fasterlua.core.fs
 local fs = {}

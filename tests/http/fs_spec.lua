@@ -1,0 +1,239 @@
+-- fl.fs in a real server: its files are those of the app's folder.
+
+local support = require "support"
+
+local process = support.process
+local MB = 1024 * 1024
+
+local app = [[
+local fl = require "fasterlua"
+local core = require "fasterlua.core.fs"
+local await, from_op = fl.await, require("fasterlua.future").from_op
+local app = fl.app { title = "fs" }
+
+local function answer(ok, value)
+  if ok then return { value = value } end
+  if type(value) ~= "table" then return { raised = value } end
+  return { kind = value.kind, code = value.code, message = value.message, path = value.path }
+end
+
+app:post("/call/{name}", function(req)
+  local arguments = req:json()
+  return answer(pcall(function()
+    return await(fl.fs[req.params.name](unpack(arguments)))
+  end))
+end)
+
+app:post("/core/{name}", function(req)
+  local arguments = req:json()
+  return answer(pcall(function() return core[req.params.name](unpack(arguments)) end))
+end)
+
+app:post("/there/{path}", function(req)
+  return answer(pcall(await, from_op(core.exists(req.params.path))))
+end)
+
+app:get("/file/{path}", function(req) return await(fl.fs.read(req.params.path)) end)
+
+app:post("/bytes", function(req)
+  await(fl.fs.write("bytes", req:text()))
+  return await(fl.fs.read "bytes")
+end)
+
+app:get("/many", function()
+  local futures = {}
+  for i = 1, 100 do futures[i] = fl.fs.read("small") end
+  local texts, size = { await(fl.gather(unpack(futures))) }, 0
+  for _, text in ipairs(texts) do size = size + #text end
+  return tostring(size)
+end)
+
+app:get("/given-up", function()
+  for _ = 1, 50 do
+    local reading, writing = fl.fs.read("big"), fl.fs.write("half", ("x"):rep(1024 * 1024))
+    local looking = fl.fs.stat("big")
+    reading:cancel()
+    writing:cancel()
+    looking:cancel()
+  end
+  return "given up"
+end)
+
+app:get("/forever", function()
+  while true do await(fl.fs.read "big") end
+end)
+
+return app
+]]
+
+support.describe_server("fl.fs", { app = app, settings = { threads = 1 } }, function(get_server)
+  local function folder()
+    return get_server().app_dir
+  end
+
+  local function put(name, text)
+    local file = assert(io.open(folder() .. "/" .. name, "wb"))
+    file:write(text)
+    file:close()
+  end
+
+  local function call(name, ...)
+    return get_server():post("/call/" .. name, { ... }):json()
+  end
+
+  local function assert_fails(answer, code, path, message)
+    assert.same({ kind = "fs", code = code, path = path, message = message }, answer)
+  end
+
+  it("reads what it has written, byte for byte", function()
+    local bytes = {}
+    for i = 0, 255 do bytes[#bytes + 1] = string.char(i) end
+    local text = table.concat(bytes):rep(16)
+    assert.equal(text, get_server():post("/bytes", text).body)
+    assert.equal(text, process.read(folder() .. "/bytes"))
+  end)
+
+  it("reads an empty file, and one that tells no size", function()
+    put("empty", "")
+    assert.same({ value = "" }, call("read", "empty"))
+    assert.matches("^Linux version ", call("read", "/proc/version").value)
+  end)
+
+  it("reads a part", function()
+    put("part", "0123456789")
+    assert.same({ value = "3456" }, call("read", "part", { offset = 3, size = 4 }))
+    assert.same({ value = "89" }, call("read", "part", { offset = 8, size = 100 }))
+    assert.same({ value = "" }, call("read", "part", { offset = 20 }))
+    assert.same({ value = "" }, call("read", "part", { size = 0 }))
+  end)
+
+  it("reads a device as far as it is asked to", function()
+    assert.equal(("\0"):rep(5000), call("read", "/dev/zero", { size = 5000 }).value)
+  end)
+
+  it("reads a big file", function()
+    local text = ("0123456789abcdef"):rep(MB)
+    put("big", text)
+    assert.is_true(text == get_server():get("/file/big").body)
+  end)
+
+  it("refuses to read more than 64 MiB at once", function()
+    local path = folder() .. "/huge"
+    local file = assert(io.open(path, "wb"))
+    file:seek("set", 70 * MB)
+    file:write("x")
+    file:close()
+    assert_fails(call("read", "huge"), "EFBIG", path, "cannot read " .. path
+      .. ": 73400321 bytes are more than the 67108864 that one read returns")
+    assert.equal("\0x", call("read", "huge", { offset = 70 * MB - 1 }).value)
+    assert_fails(call("read", "/dev/zero"), "EFBIG", "/dev/zero",
+      "cannot read /dev/zero: it has more than the 67108864 bytes that one read returns")
+    os.remove(path)
+  end)
+
+  it("replaces a file and appends to one", function()
+    assert.same({ value = nil }, call("write", "log", "a long first text"))
+    call("write", "log", "one")
+    call("append", "log", " two")
+    assert.equal("one two", process.read(folder() .. "/log"))
+  end)
+
+  it("gives a new file the mode it is told", function()
+    call("write", "secret", "x", { mode = 384 })
+    assert.equal(384, call("stat", "secret").value.mode)
+  end)
+
+  it("tells what a file is", function()
+    put("known", "12345")
+    local stat = call("stat", "known").value
+    assert.equal("file", stat.type)
+    assert.equal(5, stat.size)
+    assert.is_true(math.abs(stat.modified - os.time()) < 5)
+    assert.equal("directory", call("stat", ".").value.type)
+    assert.equal("other", call("stat", "/dev/null").value.type)
+    assert.equal(0, os.execute("ln -sfn known '" .. folder() .. "/alias'"))
+    assert.equal("link", call("stat", "alias").value.type)
+    assert.equal("12345", call("read", "alias").value)
+  end)
+
+  it("knows whether there is such a file", function()
+    put("known", "")
+    assert.same({ value = true }, call("exists", "known"))
+    assert.same({ value = false }, call("exists", "unknown"))
+    assert.same({ value = false }, call("exists", "known/below"))
+    assert.same({ value = true }, get_server():post("/there/known"):json())
+    assert.same({ value = false }, get_server():post("/there/unknown"):json())
+  end)
+
+  it("makes, lists and removes folders", function()
+    call("mkdir", "folder")
+    for _, name in ipairs { "b", "a", "B", "c d" } do put("folder/" .. name, "") end
+    assert.same({ value = { "B", "a", "b", "c d" } }, call("list", "folder"))
+    local path = folder() .. "/folder"
+    assert_fails(call("remove", "folder"), "ENOTEMPTY", path,
+      "cannot remove " .. path .. ": directory not empty")
+    for _, name in ipairs { "a", "b", "c d" } do call("remove", "folder/" .. name) end
+    call("rename", "folder/B", "folder/D")
+    assert.same({ value = { "D" } }, call("list", "folder"))
+    call("remove", "folder/D")
+    assert.same({ value = {} }, call("list", "folder"))
+    call("remove", "folder")
+    assert.same({ value = false }, call("exists", "folder"))
+  end)
+
+  it("names the path and the reason when it fails", function()
+    local path = folder() .. "/nowhere"
+    local reason = ": no such file or directory"
+    assert_fails(call("read", "nowhere"), "ENOENT", path, "cannot read " .. path .. reason)
+    assert_fails(call("read", "/nowhere"), "ENOENT", "/nowhere", "cannot read /nowhere" .. reason)
+    assert_fails(call("stat", "nowhere"), "ENOENT", path, "cannot stat " .. path .. reason)
+    assert_fails(call("list", "nowhere"), "ENOENT", path, "cannot list " .. path .. reason)
+    assert_fails(call("remove", "nowhere"), "ENOENT", path, "cannot remove " .. path .. reason)
+    assert_fails(call("rename", "nowhere", "/there"), "ENOENT", path,
+      "cannot rename " .. path .. " to /there" .. reason)
+    assert_fails(call("mkdir", "/proc"), "EEXIST", "/proc",
+      "cannot make directory /proc: file already exists")
+    assert_fails(call("read", "/proc"), "EISDIR", "/proc",
+      "cannot read /proc: illegal operation on a directory")
+    assert_fails(call("write", "/dev/full", "x"), "ENOSPC", "/dev/full",
+      "cannot write /dev/full: no space left on device")
+  end)
+
+  it("refuses bad arguments", function()
+    local function raised(name, ...)
+      return get_server():post("/core/" .. name, { ... }):json().raised
+    end
+    assert.matches("the path is empty", raised("read", ""))
+    assert.matches("the path has a NUL byte", raised("read", "a\0b"))
+    assert.matches("the path has a NUL byte", raised("rename", "a", "a\0b"))
+    assert.matches("offset is not an integer from 0", raised("read", "a", { offset = -1 }))
+    assert.matches("size is not an integer from 0", raised("read", "a", { size = 1.5 }))
+    assert.matches("mode is not an integer from 0 to 4095",
+      raised("write", "a", "b", { mode = 1e4 }))
+    assert.matches("string expected", raised("write", "a"))
+  end)
+
+  it("does not wait for the other end of a named pipe", function()
+    assert.equal(0, os.execute("mkfifo '" .. folder() .. "/pipe'"))
+    assert.same({ value = "" }, call("read", "pipe"))
+    assert.equal("ENXIO", call("write", "pipe", "x").code)
+  end)
+
+  it("does many things at once", function()
+    put("small", "12345")
+    assert.equal("500", get_server():get("/many").body)
+  end)
+
+  it("drops what is cancelled", function()
+    put("big", ("x"):rep(4 * MB))
+    for _ = 1, 5 do assert.equal("given up", get_server():get("/given-up").body) end
+  end)
+
+  it("stops when the client has left", function()
+    put("big", ("x"):rep(4 * MB))
+    local client = get_server():connect()
+    client:send("GET /forever HTTP/1.1\r\nHost: a\r\n\r\n")
+    process.sleep(0.1)
+    client:close()
+  end)
+end)
