@@ -43,13 +43,6 @@ void fl_buffer_consume(fl_buffer *buffer, size_t count)
     if (buffer->size > 0) memmove(buffer->data, buffer->data + count, buffer->size);
 }
 
-void fl_buffer_reset(fl_buffer *buffer, size_t keep)
-{
-    if (buffer->capacity > keep) fl_buffer_close(buffer);
-    buffer->size = 0;
-    buffer->failed = false;
-}
-
 void fl_buffer_printf(fl_buffer *buffer, const char *format, ...)
 {
     va_list arguments;

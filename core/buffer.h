@@ -30,12 +30,18 @@ bool fl_buffer_grow(fl_buffer *buffer, size_t extra);
 /* Drops the first `count` bytes, moving the rest to the front. */
 void fl_buffer_consume(fl_buffer *buffer, size_t count);
 
-/* Empties it; gives the memory back when it holds more than `keep` bytes. */
-void fl_buffer_reset(fl_buffer *buffer, size_t keep);
 
 void fl_buffer_printf(fl_buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void fl_buffer_number(fl_buffer *buffer, uint64_t number); /* decimal */
+
+/* Empties it; gives the memory back when it holds more than `keep` bytes. */
+static inline void fl_buffer_reset(fl_buffer *buffer, size_t keep)
+{
+    if (buffer->capacity > keep) fl_buffer_close(buffer);
+    buffer->size = 0;
+    buffer->failed = false;
+}
 
 static inline bool fl_buffer_room(fl_buffer *buffer, size_t extra)
 {

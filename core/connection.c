@@ -424,10 +424,6 @@ static void settle(fl_connection *connection)
     if (connection->phase != FL_CONNECTION_OPEN) return;
     const fl_settings *settings = connection->web->settings;
     fl_request *request = connection->request;
-    if (request && !fl_request_keep(request)) {
-        fl_connection_close(connection);
-        return;
-    }
     if (connection->output) {
         set_reading(connection, request && !request->complete);
         return;
@@ -461,6 +457,8 @@ static void process(fl_connection *connection, fl_slice data)
         data = fl_slice_of(connection->ahead.data, connection->ahead.size);
     }
     fl_slice rest = parse(connection, data);
+    if (connection->request && !fl_request_keep(connection->request))
+        fl_connection_close(connection);
     keep_rest(connection, rest);
     flush(connection);
     connection->processing = false;
@@ -530,10 +528,11 @@ static void look_at_body(fl_connection *connection)
 {
     const fl_settings *settings = connection->web->settings;
     fl_request *request = connection->request;
-    uint64_t seconds = (loop_now(connection) - connection->body_since) / 1000;
+    uint64_t elapsed = loop_now(connection) - connection->body_since;
     bool waiting = request->expects_continue || !connection->reading;
-    if (waiting || request->body_size >= settings->body_rate * seconds) {
-        expire_at(connection, loop_now(connection) + BODY_LOOK_MS);
+    if (waiting || request->body_size >= settings->body_rate * elapsed / 1000) {
+        uint64_t grace = settings->body_grace / 1000000;
+        expire_at(connection, loop_now(connection) + (grace < BODY_LOOK_MS ? grace : BODY_LOOK_MS));
         return;
     }
     request->refused = 408;

@@ -7,11 +7,21 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t';
 }
 
+/* What a byte may stand for: a token's (RFC 9110 section 5.6.2), a host name's (RFC 3986 section
+ * 3.2.2). */
+enum { TOKEN = 1, HOST = 2, BOTH = 3 };
+
+static const uint8_t kinds[256] = {
+    ['0' ... '9'] = BOTH, ['A' ... 'Z'] = BOTH, ['a' ... 'z'] = BOTH, ['!'] = BOTH,
+    ['#'] = TOKEN,        ['$'] = BOTH,         ['%'] = BOTH,         ['&'] = BOTH,
+    ['\''] = BOTH,        ['*'] = BOTH,         ['+'] = BOTH,         ['-'] = BOTH,
+    ['.'] = BOTH,         ['^'] = TOKEN,        ['_'] = BOTH,         ['`'] = TOKEN,
+    ['|'] = TOKEN,        ['~'] = BOTH,         ['('] = HOST,         [')'] = HOST,
+    [','] = HOST,         [';'] = HOST,         ['='] = HOST};
+
 static bool is_token(char c)
 {
-    static const char marks[] = "!#$%&'*+-.^_`|~";
-    if ((c >= '0' && c <= '9') || (fl_lower(c) >= 'a' && fl_lower(c) <= 'z')) return true;
-    return c != '\0' && strchr(marks, c) != NULL;
+    return (kinds[(unsigned char)c] & TOKEN) != 0;
 }
 
 /* Between a name's end and its value: a colon and blanks, on one line. */
@@ -65,9 +75,7 @@ static void trim_value(const fl_request *request, fl_header *header)
 /* RFC 3986 section 3.2: reg-name, IPv4 or [IPv6], then an optional port of digits. */
 static bool is_host_byte(char c)
 {
-    static const char marks[] = "-._~!$&'()*+,;=%";
-    if ((c >= '0' && c <= '9') || (fl_lower(c) >= 'a' && fl_lower(c) <= 'z')) return true;
-    return c != '\0' && strchr(marks, c) != NULL;
+    return (kinds[(unsigned char)c] & HOST) != 0;
 }
 
 static bool is_hex(char c)

@@ -64,7 +64,8 @@ static int target_read(llhttp_t *parser, const char *at, size_t size)
         request->base = at;
     }
     uint64_t end = position + size - http->target_at;
-    if (end > request->web->settings->request_line) return refuse(http, 414);
+    uint64_t line = end + (http->target_at - http->message_at) + sizeof(" HTTP/1.1") - 1;
+    if (line > request->web->settings->request_line) return refuse(http, 414);
     request->target_size = (uint16_t)end;
     return 0;
 }
@@ -196,7 +197,7 @@ static int headers_complete(llhttp_t *parser)
     if (!gather_head(http, request, last_end(http, request))) return refuse(http, 503);
     http->head_done = true;
     http->in_value = false;
-    http->body_at = http->target_at + request->head_size + 4;
+    http->body_at = http->target_at + request->head_size;
     parser->upgrade = 0; /* no protocol to upgrade to: RFC 9110 section 7.8 lets us ignore it */
     request->method = parser->method;
     request->minor = parser->http_minor;

@@ -24,7 +24,7 @@ typedef struct fl_http1 {
     uint64_t target_at;  /* stream position of the target's first byte */
     uint64_t span_end;   /* stream position where the last span ended */
     uint32_t overhead;   /* chunk extensions and trailers so far */
-    uint64_t body_at;    /* stream position where the body begins, but for blanks before it */
+    uint64_t body_at;    /* stream position of the last field's end: the body begins a little behind it */
     uint32_t chunks;
     uint16_t trailer_count;
     char last_byte;

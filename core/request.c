@@ -20,20 +20,12 @@ static fl_request *request_make(fl_web *web)
     return request;
 }
 
-/* Everything but what the pool keeps. */
 static void request_reset(fl_request *request, fl_web *web)
 {
-    fl_request fresh = {.headers = request->headers,
-                        .head = request->head,
-                        .body_kept = request->body_kept,
-                        .trailers = request->trailers,
-                        .extra = request->extra,
-                        .web = web,
-                        .holds = 1,
-                        .stream_fn = LUA_NOREF,
-                        .at_end = LUA_NOREF,
-                        .background = LUA_NOREF};
-    *request = fresh;
+    memset(request, 0, offsetof(fl_request, head));
+    request->web = web;
+    request->holds = 1;
+    request->stream_fn = request->at_end = request->background = LUA_NOREF;
 }
 
 static void note_in_ledger(fl_request *request)
@@ -92,10 +84,11 @@ static void request_free(fl_request *request)
     fl_slots_give(&web->request_slots, request->slot);
     web->requests_alive--;
     bool keep = web->free_request_count < KEEP_POOLED;
-    fl_buffer_reset(&request->head, keep ? KEEP_BYTES : 0);
-    fl_buffer_reset(&request->body_kept, keep ? KEEP_BYTES : 0);
-    fl_buffer_reset(&request->trailers, 0);
-    fl_buffer_reset(&request->extra, keep ? KEEP_BYTES : 0);
+    size_t bytes = keep ? KEEP_BYTES : 0;
+    fl_buffer_reset(&request->head, bytes);
+    fl_buffer_reset(&request->body_kept, bytes);
+    fl_buffer_reset(&request->trailers, bytes);
+    fl_buffer_reset(&request->extra, bytes);
     if (!keep) {
         free(request);
     } else {
@@ -212,7 +205,6 @@ void fl_request_route(fl_request *request)
     } else if (rest.size == 0) {
         request->refused = 307; /* the app's root without its slash */
     } else {
-        web->scratch.size = 0;
         fl_slice method = fl_slice_from_string(fl_request_method(request));
         fl_route_result result =
             fl_router_match(request->state->router, method, rest, &web->scratch, &web->match);

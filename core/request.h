@@ -39,7 +39,6 @@ struct fl_request {
 
     /* the head */
     const char *base;
-    fl_buffer head; /* owned copy, when it came in pieces or is kept */
     uint32_t head_size;      /* from the target to the last value's end */
     uint32_t head_available; /* bytes there are at base, a little more */
     uint32_t method_gap;     /* bytes from the message's first to the target's */
@@ -49,18 +48,15 @@ struct fl_request {
     uint8_t method; /* llhttp's */
     uint8_t minor;  /* HTTP/1.minor */
     uint16_t header_count;
-    fl_header *headers; /* settings->header_fields of them, allocated with the request */
     uint64_t content_length;
     bool chunked, has_length, expects_continue, keep_alive, is_head;
 
     /* the body */
     fl_slice body;        /* in the read buffer; empty once `body_kept` has it */
-    fl_buffer body_kept;
     uint64_t body_size;   /* received so far */
     uint64_t max_body;
     fl_body_use body_use;
     bool complete;        /* read to its end */
-    fl_buffer trailers;   /* name NUL value NUL … */
     double body_ticket;   /* the task that waits for more body */
 
     /* the answer */
@@ -70,7 +66,6 @@ struct fl_request {
     bool streaming, stream_chunked, cancelling;
     int status;
     uint64_t bytes_out;
-    fl_buffer extra;      /* header lines that req:set_cookie added */
     double drain_ticket;  /* the task that waits for the socket */
     int stream_fn;        /* registry reference of fl.stream's function */
     fl_deadline deadline; /* handler timeout */
@@ -78,6 +73,13 @@ struct fl_request {
     int at_end;           /* registry reference of a list of functions to call, or LUA_NOREF */
     int background;
     bool timed_out, gone; /* gone: the client has left */
+
+    /* what the pool keeps from use to use; everything above is cleared */
+    fl_buffer head;      /* owned copy, when it came in pieces or is kept */
+    fl_buffer body_kept;
+    fl_buffer trailers;  /* name NUL value NUL … */
+    fl_buffer extra;     /* header lines that req:set_cookie added */
+    fl_header *headers;  /* settings->header_fields of them, allocated with the request */
 };
 
 fl_request *fl_request_new(fl_web *web, fl_connection *connection); /* one hold; NULL: no memory */

@@ -103,42 +103,64 @@ static bool keeps_alive(const fl_request *request)
     return request->chunked || request->content_length - request->body_size <= DISCARD_MOST;
 }
 
-static void append_connection(fl_buffer *out, fl_request *request)
+static char *put(char *at, const char *text, size_t size)
+{
+    memcpy(at, text, size);
+    return at + size;
+}
+
+#define PUT(at, literal) put((at), (literal), sizeof(literal) - 1)
+
+static char *put_slice(char *at, fl_slice text)
+{
+    return text.size ? put(at, text.data, text.size) : at;
+}
+
+static char *put_number(char *at, uint64_t number)
+{
+    char digits[20];
+    size_t from = sizeof(digits);
+    do {
+        digits[--from] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    return put(at, digits + from, sizeof(digits) - from);
+}
+
+static char *put_status(char *at, int status)
+{
+    if (status == 200) return PUT(at, "HTTP/1.1 200 OK\r\nDate: ");
+    at = PUT(at, "HTTP/1.1 ");
+    at = put_number(at, (uint64_t)status);
+    at = PUT(at, " ");
+    at = put_slice(at, fl_response_reason(status));
+    return PUT(at, "\r\nDate: ");
+}
+
+static char *put_framing(char *at, fl_request *request, uint64_t length)
+{
+    if (length == FL_LENGTH_NONE) return at;
+    if (length != FL_LENGTH_STREAM) {
+        at = PUT(at, "Content-Length: ");
+        at = put_number(at, length);
+        return PUT(at, "\r\n");
+    }
+    if (request->minor == 1) {
+        request->stream_chunked = true;
+        return PUT(at, "Transfer-Encoding: chunked\r\n");
+    }
+    request->keep_alive = false; /* HTTP/1.0: the end is where the connection ends */
+    return at;
+}
+
+static char *put_connection(char *at, fl_request *request)
 {
     request->keep_alive = keeps_alive(request);
-    if (!request->keep_alive)
-        FL_BUFFER_LITERAL(out, "Connection: close\r\n");
-    else if (request->minor == 0)
-        FL_BUFFER_LITERAL(out, "Connection: keep-alive\r\n");
+    if (!request->keep_alive) return PUT(at, "Connection: close\r\n");
+    return request->minor == 0 ? PUT(at, "Connection: keep-alive\r\n") : at;
 }
 
-static void append_framing(fl_buffer *out, fl_request *request, uint64_t length)
-{
-    if (length == FL_LENGTH_NONE) return;
-    if (length != FL_LENGTH_STREAM) {
-        FL_BUFFER_LITERAL(out, "Content-Length: ");
-        fl_buffer_number(out, length);
-        FL_BUFFER_LITERAL(out, "\r\n");
-    } else if (request->minor == 1) {
-        request->stream_chunked = true;
-        FL_BUFFER_LITERAL(out, "Transfer-Encoding: chunked\r\n");
-    } else {
-        request->keep_alive = false; /* HTTP/1.0: the end is where the connection ends */
-    }
-}
-
-static void append_status(fl_buffer *out, int status)
-{
-    if (status == 200) {
-        FL_BUFFER_LITERAL(out, "HTTP/1.1 200 OK\r\nDate: ");
-        return;
-    }
-    FL_BUFFER_LITERAL(out, "HTTP/1.1 ");
-    fl_buffer_number(out, (uint64_t)status);
-    fl_buffer_byte(out, ' ');
-    fl_buffer_slice(out, fl_response_reason(status));
-    FL_BUFFER_LITERAL(out, "\r\nDate: ");
-}
+#define FIXED_BYTES 320 /* more than all lines of a head whose length is known beforehand */
 
 void fl_response_head(fl_request *request, int status, fl_slice type, uint64_t length,
                       fl_slice lines)
@@ -147,19 +169,21 @@ void fl_response_head(fl_request *request, int status, fl_slice type, uint64_t l
     fl_buffer *out = &web->out;
     request->answered = true;
     request->status = status;
-    append_status(out, status);
-    fl_buffer_append(out, fl_web_date(web), 29);
-    FL_BUFFER_LITERAL(out, "\r\n");
+    if (!fl_buffer_room(out, FIXED_BYTES + type.size + lines.size + request->extra.size)) return;
+    char *at = put_status(out->data + out->size, status);
+    at = put(at, fl_web_date(web), 29);
+    at = PUT(at, "\r\n");
     if (type.size) {
-        FL_BUFFER_LITERAL(out, "Content-Type: ");
-        fl_buffer_slice(out, type);
-        FL_BUFFER_LITERAL(out, "\r\n");
+        at = PUT(at, "Content-Type: ");
+        at = put_slice(at, type);
+        at = PUT(at, "\r\n");
     }
-    append_framing(out, request, length);
-    append_connection(out, request);
-    fl_buffer_slice(out, lines);
-    fl_buffer_append(out, request->extra.data, request->extra.size);
-    FL_BUFFER_LITERAL(out, "\r\n");
+    at = put_framing(at, request, length);
+    at = put_connection(at, request);
+    at = put_slice(at, lines);
+    at = put_slice(at, fl_slice_of(request->extra.data, request->extra.size));
+    at = PUT(at, "\r\n");
+    out->size = (size_t)(at - out->data);
 }
 
 static bool has_no_body(int status)

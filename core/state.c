@@ -249,7 +249,8 @@ static int load_app(lua_State *L)
 
 int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error, size_t error_size)
 {
-    *state = (fl_state){.web = web, .app = app};
+    *state = (fl_state){
+        .web = web, .app = app, .prefix = fl_slice_from_string(app->prefix)};
     state->fallback = state->start = state->stop = LUA_NOREF;
     state->explain = state->stream = state->request_metatable = LUA_NOREF;
     state->ready_last = &state->ready;

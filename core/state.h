@@ -46,6 +46,7 @@ struct fl_state {
     lua_State *L;
     fl_web *web;
     const fl_app_place *app;
+    fl_slice prefix; /* app->prefix */
     fl_router *router;
     fl_route *routes;
     uint32_t route_count;

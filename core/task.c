@@ -83,6 +83,7 @@ static bool task_begin(fl_task *task, fl_request *request, fl_task_ended ended)
     list_insert(request ? &request->tasks : &state->own_tasks, task);
     if (request) fl_request_hold(request);
     state->live_tasks++;
+    fl_metric_add(&state->web->metrics->tasks, 1);
     return true;
 }
 
@@ -106,6 +107,7 @@ static void task_free(fl_task *task, bool clean)
     task->status = FL_TASK_FREE;
     task->request = NULL;
     state->live_tasks--;
+    fl_metric_subtract(&state->web->metrics->tasks, 1);
     if (!clean || task->seen || state->free_count >= KEEP_POOLED) {
         task_destroy(task);
     } else {

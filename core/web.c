@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "connection.h"
+#include "router_path.h"
 #include "server.h"
 
 #define STACK_BYTES (8u << 20) /* C recursion under Lua is guarded by depth; leave it room */
@@ -82,6 +83,11 @@ static void run_ready(fl_web *web)
     if (!left) uv_idle_stop(&web->idle);
 }
 
+static void tell_again(fl_deadline *deadline)
+{
+    (void)deadline; /* that the loop turned is enough */
+}
+
 static void note_turn(fl_web *web)
 {
     uint64_t now = uv_hrtime() / 1000000;
@@ -90,13 +96,12 @@ static void note_turn(fl_web *web)
     if (now - web->lag_second < 1000) return;
     atomic_store_explicit(&web->metrics->loop_lag, web->longest_turn * 1000000,
                           memory_order_relaxed);
-    size_t bytes = 0, tasks = 0;
-    for (unsigned i = 0; i < web->state_count; i++) {
-        bytes += web->states[i].memory.used;
-        tasks += web->states[i].live_tasks;
-    }
+    size_t bytes = 0;
+    for (unsigned i = 0; i < web->state_count; i++) bytes += web->states[i].memory.used;
+    uint64_t told = atomic_load_explicit(&web->metrics->lua_bytes, memory_order_relaxed);
     atomic_store_explicit(&web->metrics->lua_bytes, bytes, memory_order_relaxed);
-    atomic_store_explicit(&web->metrics->tasks, tasks, memory_order_relaxed);
+    if (web->longest_turn || told != bytes) /* once more, should the loop fall idle now */
+        fl_web_start_deadline(web, &web->tell_again, 1000, tell_again);
     web->longest_turn = 0;
     web->lag_second = now;
 }
@@ -133,19 +138,42 @@ bool fl_web_overloaded(fl_web *web)
     return web->now - web->late_since >= bound || web->now >= arrived + 2 * bound;
 }
 
-static bool has_prefix(fl_slice path, const char *prefix, fl_slice *rest)
+static bool has_prefix(fl_slice path, fl_slice prefix, fl_slice *rest)
 {
-    size_t size = strlen(prefix);
-    if (path.size < size || memcmp(path.data, prefix, size) != 0) return false;
+    size_t size = prefix.size;
+    if (path.size < size || (size && memcmp(path.data, prefix.data, size) != 0)) return false;
     if (path.size > size && path.data[size] != '/') return false;
     *rest = fl_slice_of(path.data + size, path.size - size);
     return true;
 }
 
+/* The path with its dot segments resolved and its escapes in one form, in the scratch buffer; room
+ * is made so that what the router appends does not move it. */
+static fl_slice resolve(fl_web *web, fl_slice path)
+{
+    fl_router_path split;
+    web->scratch.size = 0;
+    if (!fl_buffer_room(&web->scratch, 8 * path.size + 64)) return path;
+    if (fl_router_path_split(&split, path, &web->scratch) != FL_ROUTE_FOUND) return path;
+    fl_slice resolved = fl_router_path_write(&split, path.size, &web->scratch);
+    return resolved.size ? resolved : path;
+}
+
+static bool is_plain(fl_slice path)
+{
+    for (size_t i = 0; i < path.size; i++)
+        if (path.data[i] == '%' || (path.data[i] == '/' && i + 1 < path.size &&
+                                    path.data[i + 1] == '.'))
+            return false;
+    return true;
+}
+
 fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest)
 {
+    web->scratch.size = 0;
+    if (web->states[0].app->prefix[0] && !is_plain(path)) path = resolve(web, path);
     for (unsigned i = 0; i < web->state_count; i++) /* longest prefix first */
-        if (has_prefix(path, web->states[i].app->prefix, rest)) return &web->states[i];
+        if (has_prefix(path, web->states[i].prefix, rest)) return &web->states[i];
     return NULL;
 }
 

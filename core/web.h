@@ -62,6 +62,7 @@ struct fl_web {
     uint64_t late_since; /* ns; since when the queueing delay is above the bound; 0: it is not */
     uint64_t turn_began; /* ms; the loop's turn whose length is being taken */
     uint64_t longest_turn, lag_second;
+    fl_deadline tell_again; /* the gauges of a loop that has fallen idle */
 
     fl_state *states; /* one per app, in the server's order */
     unsigned state_count;

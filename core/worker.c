@@ -41,7 +41,7 @@ static void log_end(const fl_worker *worker, const fl_child *child, fl_log_level
                               fl_field_text("how", text_of(&how))};
     size_t count = 3;
     if (child->reason[0])
-        fields[count++] = fl_field_text("reason", fl_slice_from_string(child->reason));
+        fields[count++] = fl_field_block("reason", fl_slice_from_string(child->reason));
     if (in_flight > 0) {
         fields[count++] = fl_field_integer("in_flight", in_flight);
         fields[count++] = fl_field_text("requests", text_of(&requests));

@@ -296,6 +296,30 @@ local function usage(message, options_or_args)
   return ("%s\nTry 'fasterlua%s --help'."):format(message, command)
 end
 
+local function add_script_traceback(problem)
+  return debug.traceback(tostring(problem), 2)
+end
+
+-- `fasterlua run FILE [ARGUMENT…]`: a script in this state, where the modules written in C are. No
+-- flags of ours: what follows the file is the script's. For the tests, so the help is silent.
+---@param args string[]
+local function run(args)
+  local path = args[2]
+  if not path then
+    return USAGE, nil, "run expects a file"
+  end
+  local chunk, problem = loadfile(path, "t")
+  if not chunk then
+    return FAILURE, nil, problem
+  end
+  _G.arg = { [0] = path, unpack(args, 3) }
+  local is_done, result = xpcall(chunk, add_script_traceback, unpack(args, 3))
+  if not is_done then
+    return FAILURE, nil, result
+  end
+  return 0
+end
+
 local function on_error(problem)
   if type(problem) == "table" and problem.status then
     return problem
@@ -310,6 +334,9 @@ end
 ---@return table<string, any>|nil settings when the caller is to serve: values, `home` and `apps`
 ---@return string|nil message
 function cli.main(args, host)
+  if args[1] == "run" then
+    return run(args)
+  end
   local is_parsed, options = build_parser(host):pparse(args)
   if not is_parsed then
     return USAGE, nil, usage(options, args[1])

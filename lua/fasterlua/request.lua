@@ -56,7 +56,7 @@ end
 ---@return table<string, string>
 function methods.form(self)
   local content_type = self:header("content-type") or ""
-  if not content_type:lower():find("^application/x%-www%-form%-urlencoded") then
+  if not (content_type:lower() .. ";"):find("^application/x%-www%-form%-urlencoded%s*;") then
     error(response.http_error(415, "an urlencoded form is expected"), 0)
   end
   return core.parse_form(methods.text(self))

@@ -11,6 +11,9 @@ local fl = require "fasterlua"
 local await = fl.await
 local app = fl.app { title = "exec" }
 
+-- The first one makes libuv's pipe for signals, which stays.
+app:on_start(function() await(fl.exec { "true" }) end)
+
 app:post("/run", function(req)
   local call = req:json()
   if call.input_size then call.options.stdin = ("x"):rep(call.input_size) end

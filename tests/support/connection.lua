@@ -41,7 +41,9 @@ local M = { slowdown = 1 } -- by which patience is multiplied
 ---@param address support.address
 ---@return support.connection
 function M.open(address)
-  local sock = address.uds and require("socket.unix").stream() or socket.tcp()
+  -- A socket of no family yet takes no options: one for IPv4 where some are set.
+  local new_tcp = address.receive_buffer and socket.tcp4 or socket.tcp
+  local sock = address.uds and require("socket.unix").stream() or new_tcp()
   sock:settimeout(DEFAULT_TIMEOUT * M.slowdown)
   if address.receive_buffer then
     assert(sock:setoption("recv-buffer-size", address.receive_buffer))

@@ -41,6 +41,8 @@ server.__index = server
 ---@field environment string? "test" by default: which of conf/ is read
 ---@field settings table<string, any>? its conf file
 ---@field uds boolean? listen on a Unix socket, dir/http.sock
+---@field prefix string[]? words in front of the command, of a program that executes it
+---@field pipes table<integer, integer>? descriptors: number in the server = number here
 ---@field wait boolean? false: do not wait until it is ready
 ---@field timeout number? seconds to get ready, 5 by default
 
@@ -75,13 +77,15 @@ local function literal(value)
 end
 
 local function command_line(self, options)
-  local argv = { M.binary, "serve", self.app_dir, "--log-format", "text",
-    "--environment", options.environment or "test", "--admin", self.dir .. "/admin.sock" }
+  local argv = {}
   local function add(...)
     for _, word in ipairs { ... } do
       argv[#argv + 1] = word
     end
   end
+  add(unpack(options.prefix or {}))
+  add(M.binary, "serve", self.app_dir, "--log-format", "text",
+    "--environment", options.environment or "test", "--admin", self.dir .. "/admin.sock")
   if options.uds then
     self.uds = self.dir .. "/http.sock"
     add("--uds", self.uds)
@@ -129,7 +133,7 @@ function M.start(options)
   self.app_dir = self.temporary_app or options.dir or "apps"
   self.log_file = self.dir .. "/log"
   self.pid = process.spawn { argv = command_line(self, options), output = self.log_file,
-    env = sanitizer_environment(options.env) }
+    env = sanitizer_environment(options.env), pipes = options.pipes }
   table.insert(M.running, self)
   if options.wait ~= false then
     self:wait_ready(options.timeout)

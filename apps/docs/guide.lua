@@ -1,0 +1,110 @@
+-- The guide: Markdown pages made into HTML, once, when the app starts.
+--
+--     local pages = guide.pages(function(name) return read("pages/" .. name .. ".md") end)
+--     pages["routing"].html
+
+local fl = require "fasterlua"
+local markdown = require "markdown"
+local settings_table = require "settings_table"
+
+local guide = {}
+
+-- In the order of the navigation.
+guide.names = {
+  "first-steps", "routing", "requests", "responses", "await", "middleware", "streaming", "files",
+  "configuration", "deployment", "troubleshooting",
+}
+
+---@class docs.Page
+---@field name string
+---@field title string
+---@field html string
+
+local escape = fl.escape_html
+
+-- The Markdown library knows neither fenced blocks nor tables, but leaves HTML blocks as they are.
+
+local function code_block(language, text)
+  local class = language == "" and "" or (' class="%s"'):format(escape(language))
+  return ("\n<pre%s><code>%s</code></pre>\n"):format(class, escape(text))
+end
+
+-- Markdown in a cell: its paragraph is what is wanted.
+local function cell_html(text)
+  return (markdown(text):gsub("^%s*<p>(.*)</p>%s*$", "%1"):gsub("\n", " "))
+end
+
+local function row_html(line, tag)
+  local cells = {}
+  for text in line:gsub("^|", ""):gmatch("%s*([^|]-)%s*|") do
+    cells[#cells + 1] = ("<%s>%s</%s>"):format(tag, cell_html(text), tag)
+  end
+  return "<tr>" .. table.concat(cells) .. "</tr>"
+end
+
+local function table_html(lines)
+  local rows = { row_html(lines[1], "th") }
+  for index = 3, #lines do -- the second line is the rule
+    rows[#rows + 1] = row_html(lines[index], "td")
+  end
+  return '\n<div class="table"><table>' .. table.concat(rows) .. "</table></div>\n"
+end
+
+-- Replaces fenced blocks and tables by HTML.
+local function prepare(text)
+  local out, code, rows, language = {}, nil, nil, nil
+  for line in (text .. "\n"):gmatch("(.-)\n") do
+    local fence = line:match("^```(.*)$")
+    if rows and not line:find("^|") then
+      out[#out + 1] = table_html(rows)
+      rows = nil
+    end
+    if code and fence then
+      out[#out + 1] = code_block(language, table.concat(code, "\n"))
+      code = nil
+    elseif code then
+      code[#code + 1] = line
+    elseif fence then
+      code, language = {}, fence
+    elseif line:find("^|") then
+      rows = rows or {}
+      rows[#rows + 1] = line
+    else
+      out[#out + 1] = line
+    end
+  end
+  return table.concat(out, "\n") .. "\n"
+end
+
+local function anchor(heading)
+  return (heading:gsub("<[^>]*>", ""):gsub("&%w+;", ""):lower():gsub("[^%w]+", "-")
+    :gsub("^%-", ""):gsub("%-$", ""))
+end
+
+local function add_anchors(html)
+  return (html:gsub("<h2>(.-)</h2>", function(heading)
+    return ('<h2 id="%s">%s</h2>'):format(anchor(heading), heading)
+  end))
+end
+
+--- Makes HTML of Markdown with fenced blocks and tables.
+---@param text string
+---@return string
+function guide.render(text)
+  return add_anchors(markdown(prepare(text)))
+end
+
+--- Makes all pages.
+---@param read fun(name: string): string the Markdown of a page
+---@return table<string, docs.Page>
+function guide.pages(read)
+  local pages = {}
+  for _, name in ipairs(guide.names) do
+    local text = read(name):gsub("<!%-%- settings %-%->", settings_table.markdown)
+    local title = text:match("^# ([^\n]+)")
+    pages[name] = { name = name, title = title, html = guide.render(text) }
+  end
+  return pages
+end
+
+return guide

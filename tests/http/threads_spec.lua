@@ -1,0 +1,252 @@
+-- What web threads do for each other: connections shared evenly, and handlers that hold their
+-- thread told, outlived and ended.
+
+local support = require "support"
+
+local process = support.process
+local now, sleep = process.now, process.sleep
+
+local app = [[
+local ffi = require "ffi"
+local fl = require "fasterlua"
+local await = fl.await
+local app = fl.app { title = "threads" }
+ffi.cdef "int usleep(unsigned microseconds); long clock(void);"
+
+local function compute(seconds)
+  local till = ffi.C.clock() + seconds * 1e6
+  while ffi.C.clock() < till do end
+end
+
+app:get("/", function() return "root" end)
+app:get("/compute/{ms:int}", function(req) compute(req.params.ms / 1000) return "computed" end)
+app:get("/loop", function() while true do end end)
+app:get("/patient", { stuck = false, blocked = false }, function() compute(0.6) return "done" end)
+app:get("/touchy", { stuck = 0.1 }, function() while true do end end)
+app:get("/block/{ms:int}", function(req)
+  ffi.C.usleep(req.params.ms * 1000)
+  return "unblocked"
+end)
+app:get("/execute", function() os.execute("sleep 3") return "executed" end)
+app:get("/sleep", function() await(fl.sleep(0.5)) return "slept" end)
+
+return app
+]]
+
+local request_bytes = "GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+
+local function open(server, count)
+  local clients = {}
+  for i = 1, count do
+    clients[i] = server:connect()
+    assert.equal("root", clients[i]:request({ path = "/" }).body)
+  end
+  return clients
+end
+
+local function begin(server, path)
+  local client = server:connect()
+  client:send(request_bytes:format(path))
+  return client
+end
+
+-- How many of `count` new connections are answered within half a second.
+local function answered(server, count)
+  local clients, good = {}, 0
+  for i = 1, count do clients[i] = begin(server, "/") end
+  local deadline = now() + 0.5 * support.slowdown
+  for i = 1, count do
+    local response = clients[i]:response { timeout = math.max(0, deadline - now()) }
+    good = good + (response and response.body == "root" and 1 or 0)
+    clients[i]:close()
+  end
+  return good
+end
+
+support.describe_server("connections", {
+  app = app, settings = { threads = 2 },
+}, function(get_server)
+  local function share(server)
+    local metrics = server:metrics()
+    return metrics['fasterlua_connections{thread="0"}'], metrics['fasterlua_connections{thread="1"}']
+  end
+
+  it("are shared by two threads, 64 of them no worse than 36 to 28", function()
+    for _ = 1, 5 do
+      open(get_server(), 64)
+      local first, second = share(get_server())
+      assert.equal(64, first + second)
+      assert.is_true(math.max(first, second) <= 36, first .. " to " .. second)
+      get_server():close_clients()
+      support.eventually(function()
+        first, second = share(get_server())
+        return first + second == 0
+      end)
+    end
+  end)
+
+  it("are shared by two threads when all come at once", function()
+    local clients = {}
+    for i = 1, 64 do clients[i] = begin(get_server(), "/") end
+    for i = 1, 64 do assert.equal("root", clients[i]:response().body) end
+    local first, second = share(get_server())
+    assert.is_true(math.max(first, second) <= 36, first .. " to " .. second)
+  end)
+end)
+
+describe("a thread that is held", function()
+  local function hold(path)
+    local server = support.start { app = app, settings = {
+      threads = 2, slow_handler = "50ms", stuck_handler = "20s", blocked_handler = "20s" } }
+    local clients = open(server, 16)
+    local stuck = begin(server, path)
+    server:wait_log("slow handler")
+    sleep(0.05)
+    return server, clients, stuck
+  end
+
+  for _, path in ipairs { "/loop", "/block/3000" } do
+    it("by GET " .. path .. " keeps no new connection waiting", function()
+      local server = hold(path)
+      local count = answered(server, 40)
+      server:kill()
+      assert.equal(40, count)
+    end)
+  end
+
+  it("accepts again afterwards, and has lost nothing", function()
+    local server, clients, stuck = hold("/block/500")
+    assert.equal(20, answered(server, 20))
+    assert.equal("unblocked", stuck:response().body)
+    for i = 1, 16 do assert.equal("root", clients[i]:request({ path = "/" }).body) end
+    assert.equal(20, answered(server, 20))
+    server:stop()
+  end)
+end)
+
+support.describe_server("a slow handler", {
+  app = app, settings = { slow_handler = "50ms" },
+}, function(get_server)
+  it("is logged with its route and request, and counted", function()
+    local server = get_server()
+    local before = server:metrics().fasterlua_slow_handlers_total
+    assert.equal("computed", server:get("/compute/200").body)
+    local line = server:wait_log("[^\n]*slow handler[^\n]*compute[^\n]*")
+    assert.is_truthy(line:find("GET /compute/{ms:int} (request ", 1, true), line)
+    assert.is_truthy(line:find(" warn ", 1, true), line)
+    assert.equal(before + 1, server:metrics().fasterlua_slow_handlers_total)
+  end)
+
+  it("is told when it is blocked rather than computing", function()
+    assert.equal("unblocked", get_server():get("/block/200").body)
+    get_server():wait_log("slow handler[^\n]*GET /block")
+  end)
+
+  it("is none that waits, or is quick", function()
+    local server = get_server()
+    local before = server:metrics().fasterlua_slow_handlers_total
+    assert.equal("slept", server:get("/sleep").body)
+    assert.equal("computed", server:get("/compute/5").body)
+    assert.equal(before, server:metrics().fasterlua_slow_handlers_total)
+  end)
+end)
+
+describe("a stuck handler", function()
+  local server
+
+  before_each(function()
+    server = support.start { app = app, settings = {
+      threads = 2, stuck_handler = "300ms", blocked_handler = "300ms", drain = "1s" } }
+  end)
+
+  after_each(function()
+    server:stop()
+  end)
+
+  local function expect_replacement(path, route)
+    local old = server:server_pid()
+    local stuck = begin(server, path)
+    local line = server:wait_log("[^\n]*stuck handler[^\n]*", 10)
+    assert.is_truthy(line:find("GET " .. route .. " (request ", 1, true), line)
+    support.eventually(function() return server:server_pid() ~= old end, 3)
+    support.eventually(function() return answered(server, 8) == 8 end, 3)
+    support.eventually(function() return not process.signal(old, 0) end, 10)
+    stuck:close()
+    assert.equal("root", server:get("/").body)
+  end
+
+  it("that loops has its process replaced, and the log names it", function()
+    expect_replacement("/loop", "/loop")
+  end)
+
+  it("that is blocked has its process replaced, and the log names it", function()
+    expect_replacement("/block/20000", "/block/{ms:int}")
+  end)
+
+  it("lets requests of the other thread end in the old process", function()
+    local clients = open(server, 16)
+    local stuck = begin(server, "/loop")
+    sleep(0.02)
+    for i = 1, 16 do clients[i]:send(request_bytes:format("/sleep")) end
+    server:wait_log("new server process serves", 10)
+    local good = 0
+    for i = 1, 16 do
+      local response = clients[i]:response { timeout = 3 * support.slowdown }
+      good = good + (response and response.body == "slept" and 1 or 0)
+    end
+    assert.is_true(good >= 7, good .. " of 16 were answered")
+    stuck:close()
+  end)
+
+  it("is none that waits, or whose route allows it more", function()
+    local old = server:server_pid()
+    assert.equal("slept", server:get("/sleep").body)
+    assert.equal("done", server:get("/patient").body)
+    assert.is_nil(server:log():find("stuck handler", 1, true))
+    assert.equal(old, server:server_pid())
+  end)
+end)
+
+describe("a handler that blocks in a command", function()
+  it("has its process replaced", function()
+    local server = support.start { app = app, settings = { threads = 2, drain = "500ms" } }
+    local old = server:server_pid()
+    local stuck = begin(server, "/execute")
+    server:wait_log("stuck handler[^\n]*GET /execute[^\n]*blocked", 10)
+    support.eventually(function() return server:server_pid() ~= old end, 3)
+    assert.equal("root", server:get("/").body)
+    stuck:close()
+    server:stop()
+  end)
+end)
+
+describe("a route with a limit of its own", function()
+  it("is stuck sooner than others", function()
+    local server = support.start { app = app, settings = { threads = 2, drain = "500ms",
+      stuck_handler = "20s" } }
+    local stuck = begin(server, "/touchy")
+    server:wait_log("stuck handler[^\n]*GET /touchy", 3)
+    stuck:close()
+    server:kill()
+  end)
+end)
+
+describe("start hooks", function()
+  it("are not stuck, however long they compute", function()
+    local server = support.start {
+      settings = { stuck_handler = "100ms", threads = 1 },
+      app = [[
+local fl = require "fasterlua"
+local app = fl.app {}
+app:on_start(function()
+  local till = os.clock() + 0.5
+  while os.clock() < till do end
+end)
+app:get("/", function() return "root" end)
+return app
+]] }
+    assert.equal("root", server:get("/").body)
+    assert.is_nil(server:log():find("stuck handler", 1, true))
+    server:stop()
+  end)
+end)
