@@ -249,7 +249,7 @@ static int write_pieces(fl_connection *connection, const fl_slice *pieces, unsig
     return queue_output(connection, pieces, count, (size_t)written);
 }
 
-static void flush(fl_connection *connection)
+void fl_connection_flush(fl_connection *connection)
 {
     fl_buffer *out = &connection->web->out;
     int status = out->failed ? UV_ENOMEM : 0;
@@ -399,7 +399,7 @@ static fl_slice parse(fl_connection *connection, fl_slice data)
             return (fl_slice){0};
         }
         request_progress(connection);
-        if (connection->web->out.size > BATCH_BYTES) flush(connection);
+        if (connection->web->out.size > BATCH_BYTES) fl_connection_flush(connection);
     }
     return data;
 }
@@ -460,7 +460,7 @@ static void process(fl_connection *connection, fl_slice data)
     if (connection->request && !fl_request_keep(connection->request))
         fl_connection_close(connection);
     keep_rest(connection, rest);
-    flush(connection);
+    fl_connection_flush(connection);
     connection->processing = false;
     settle(connection);
 }

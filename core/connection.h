@@ -61,6 +61,9 @@ void fl_connection_close(fl_connection *connection); /* now */
  * it and goes on with what was read ahead. */
 void fl_connection_answered(fl_connection *connection);
 
+/* Writes what is in web->out, as answers of this connection. */
+void fl_connection_flush(fl_connection *connection);
+
 /* A piece of a stream, outside the batch: `prefix` and `suffix` frame it. 0 or a negative uv code. */
 int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice piece, fl_slice suffix);
 size_t fl_connection_queued(const fl_connection *connection);

@@ -115,6 +115,8 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
     if (kind == 0) {
         end_request(request);
     } else if (kind == 1) {
+        fl_connection *connection = request->connection;
+        if (!connection->processing) fl_connection_flush(connection); /* the head goes first */
         run_stream(request);
     } else {
         request->web->out.size = out;

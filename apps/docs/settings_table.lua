@@ -29,7 +29,7 @@ function settings_table.markdown()
       lines[#lines + 1] = ("\n## %s\n\n| setting | default | meaning |\n|---|---|---|"):format(group)
     end
     local row = "| `%s` | `%s` | %s |"
-    local meaning = entry.comment:gsub("|", "/"):gsub("_", "\\_")
+    local meaning = entry.comment:gsub("|", "/")
     lines[#lines + 1] = row:format(entry.name, default_text(defaults[entry.name]), meaning)
   end
   return table.concat(lines, "\n") .. "\n"

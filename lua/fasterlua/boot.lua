@@ -63,10 +63,12 @@ local function check_name(names, entry)
   names[name] = pattern
 end
 
--- A handler without a chain stays the app's own function: this is the hot path.
+-- A handler without a chain stays the app's own function: this is the hot path. In development
+-- there always is one: it shows errors to the client.
 local function handler_of(policy, entry)
   local handler = entry.route.handler
-  if #entry.middlewares == 0 and next(policy.handlers) == nil then
+  local is_plain = #entry.middlewares == 0 and next(policy.handlers) == nil
+  if is_plain and not policy.is_development then
     return handler
   end
   return chain.compile(policy, entry.middlewares, handler)
