@@ -27,6 +27,7 @@ libssl-dev       TLS and digests
 lua-argparse     the command line
 lua-filesystem   finds the apps
 lua-cjson        for apps that require "cjson"
+lua-markdown     renders the guide (apps/docs)
 endef
 
 define test_packages

@@ -4,6 +4,7 @@
 #include <llhttp.h>
 
 #include "connection.h"
+#include "proxy.h"
 #include "response.h"
 #include "server.h"
 #include "web.h"
@@ -24,12 +25,13 @@ static void account(fl_request *request)
     if (request->route)
         fl_metrics_request(request->route->metrics, request->status, duration);
     if (!web->settings->access_log) return;
-    char id[40], peer[64] = "-";
-    if (request->connection) fl_connection_peer(request->connection, peer);
-    fl_access access = {.client = fl_slice_from_string(peer),
+    char id[40], address[64];
+    fl_slice client = FL_SLICE("-");
+    if (request->connection) client = fl_proxy_client(request, address);
+    fl_access access = {.client = client,
                         .method = fl_slice_from_string(fl_request_method(request)),
                         .target = fl_request_target(request),
-                        .request_id = fl_slice_of(id, fl_request_text_id(request, id)),
+                        .request_id = fl_request_shown_id(request, id),
                         .status = request->status,
                         .bytes = request->bytes_out,
                         .duration = duration,

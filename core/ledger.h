@@ -9,6 +9,7 @@
 #define FL_LEDGER_H
 
 #include <stddef.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "buffer.h"
@@ -18,11 +19,29 @@
 
 typedef struct fl_ledger fl_ledger;
 
+/* Written by its web thread alone, read by the watch thread and the supervisor: relaxed atomics, so
+ * that a store costs no more than a plain one. */
 typedef struct fl_ledger_slot {
-    uint64_t request; /* see request id below; 0 = free */
-    uint32_t route;   /* index from fl_ledger_route */
-    uint32_t in_lua;  /* 1 while this request's Lua runs */
+    _Atomic uint64_t request; /* see request id below; 0 = free */
+    _Atomic uint32_t route;   /* index from fl_ledger_route */
+    _Atomic uint32_t in_lua;  /* 1 while this request's Lua runs */
 } fl_ledger_slot;
+
+static inline void fl_ledger_note_request(fl_ledger_slot *slot, uint64_t request)
+{
+    atomic_store_explicit(&slot->request, request, memory_order_relaxed);
+    atomic_store_explicit(&slot->route, 0, memory_order_relaxed);
+}
+
+static inline void fl_ledger_note_route(fl_ledger_slot *slot, uint32_t route)
+{
+    atomic_store_explicit(&slot->route, route, memory_order_relaxed);
+}
+
+static inline void fl_ledger_note_running(fl_ledger_slot *slot, uint32_t in_lua)
+{
+    atomic_store_explicit(&slot->in_lua, in_lua, memory_order_relaxed);
+}
 
 /* The supervisor: makes an empty one for `threads` web threads of `slots` requests each; the fd is
  * passed to the child and closed by the caller. The child: maps it; the fd stays the caller's. Both

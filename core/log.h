@@ -36,7 +36,7 @@ typedef enum {
 } fl_field_kind;
 
 typedef struct fl_log_field {
-    const char *name; /* snake_case, trusted */
+    const char *name; /* other than letters, digits and _ . - are written as _ */
     fl_field_kind kind;
     fl_slice text;
     int64_t integer; /* also the boolean */

@@ -256,7 +256,22 @@ static void put_block(fl_line *line, fl_slice text)
     put_escaped(line, text, ESCAPE_BLOCK, FL_LINE_LIMIT);
 }
 
-static void put_field(fl_line *line, const fl_log_field *field, bool json)
+static bool is_name_byte(char byte)
+{
+    bool is_letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+    return is_letter || (byte >= '0' && byte <= '9') || byte == '_' || byte == '.' || byte == '-';
+}
+
+/* An app may take names from anywhere: what no name has becomes "_". */
+static void put_field_name(fl_line *line, const char *name, bool taken, bool json)
+{
+    put_text(line, json ? ",\"" : " ");
+    for (; *name; name++) put(line, is_name_byte(*name) ? name : "_", 1);
+    if (taken) put_text(line, "_");
+    put_text(line, json ? "\":" : "=");
+}
+
+static void put_field(fl_line *line, const fl_log_field *field, bool taken, bool json)
 {
     if (line->size + strlen(field->name) + FIELD_ROOM > FL_LINE_LIMIT) {
         line->cut = true;
@@ -266,7 +281,7 @@ static void put_field(fl_line *line, const fl_log_field *field, bool json)
         put_block(line, field->text);
         return;
     }
-    put_name(line, field->name, json);
+    put_field_name(line, field->name, taken, json);
     switch (field->kind) {
     case FL_FIELD_TEXT:
     case FL_FIELD_BLOCK: put_value(line, field->text, json, FL_LINE_LIMIT); break;
@@ -277,17 +292,29 @@ static void put_field(fl_line *line, const fl_log_field *field, bool json)
 }
 
 /* Blocks come last in a text line: what followed one would seem to belong to it. */
+/* The first of a name keeps it: the request's id is the server's word. */
+static bool is_taken(const fl_log_field *fields, size_t index)
+{
+    static const char *const own[] = {"time", "level", "message"};
+    const char *name = fields[index].name;
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+        if (strcmp(name, own[i]) == 0) return true;
+    for (size_t i = 0; i < index; i++)
+        if (strcmp(name, fields[i].name) == 0) return true;
+    return false;
+}
+
 static void put_fields(fl_line *line, const fl_log_field *fields, size_t count, bool json)
 {
     const char *gap = json ? "" : " "; /* a second space before the first */
     for (size_t i = 0; i < count && !line->cut; i++) {
         if (!json && fields[i].kind == FL_FIELD_BLOCK) continue;
         put_text(line, gap);
-        put_field(line, &fields[i], json);
+        put_field(line, &fields[i], is_taken(fields, i), json);
         gap = "";
     }
     for (size_t i = 0; i < count && !line->cut && !json; i++)
-        if (fields[i].kind == FL_FIELD_BLOCK) put_field(line, &fields[i], json);
+        if (fields[i].kind == FL_FIELD_BLOCK) put_field(line, &fields[i], false, json);
 }
 
 static void put_member(fl_line *line, const char *name, fl_slice text, bool json, size_t most)

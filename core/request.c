@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "connection.h"
+#include "proxy.h"
 #include "web.h"
 
 #define KEEP_BYTES 4096 /* of a pooled request's buffers */
@@ -32,8 +33,7 @@ static void note_in_ledger(fl_request *request)
 {
     fl_web *web = request->web;
     if (request->slot >= web->slot_count) return;
-    web->slots[request->slot].request = request->number;
-    web->slots[request->slot].route = 0;
+    fl_ledger_note_request(&web->slots[request->slot], request->number);
 }
 
 fl_request *fl_request_new(fl_web *web, fl_connection *connection)
@@ -80,7 +80,7 @@ static void request_free(fl_request *request)
     unref(request, &request->stream_fn);
     unref(request, &request->at_end);
     unref(request, &request->background);
-    if (request->slot < web->slot_count) web->slots[request->slot].request = 0;
+    if (request->slot < web->slot_count) fl_ledger_note_request(&web->slots[request->slot], 0);
     fl_slots_give(&web->request_slots, request->slot);
     web->requests_alive--;
     bool keep = web->free_request_count < KEEP_POOLED;
@@ -164,9 +164,11 @@ const char *fl_request_method(const fl_request *request)
     return llhttp_method_name((llhttp_method_t)request->method);
 }
 
-size_t fl_request_text_id(const fl_request *request, char id[40])
+fl_slice fl_request_shown_id(const fl_request *request, char id[40])
 {
-    return fl_request_id(id, fl_ledger_boot(request->web->ledger), request->number);
+    fl_slice given = fl_proxy_request_id(request);
+    if (given.size) return given;
+    return fl_slice_of(id, fl_request_id(id, fl_ledger_boot(request->web->ledger), request->number));
 }
 
 static void take_route(fl_request *request, const fl_route *route)
@@ -175,7 +177,7 @@ static void take_route(fl_request *request, const fl_route *route)
     request->route = route;
     request->max_body = route->max_body;
     if (request->slot < web->slot_count)
-        web->slots[request->slot].route = route->ledger;
+        fl_ledger_note_route(&web->slots[request->slot], route->ledger);
 }
 
 /* Statuses of an answer that no route gives. */

@@ -106,7 +106,8 @@ fl_slice fl_request_path(const fl_request *request);
 fl_slice fl_request_target(const fl_request *request);
 fl_slice fl_request_body(const fl_request *request);
 const char *fl_request_method(const fl_request *request);
-size_t fl_request_text_id(const fl_request *request, char id[40]);
+/* The id that logs and clients see: a trusted proxy's, or our own, written to `id`. */
+fl_slice fl_request_shown_id(const fl_request *request, char id[40]);
 
 /* Pushes the table that handlers get.  [-0, +1, m] */
 void fl_request_push(fl_request *request, lua_State *co);

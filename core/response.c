@@ -160,7 +160,16 @@ static char *put_connection(char *at, fl_request *request)
     return request->minor == 0 ? PUT(at, "Connection: keep-alive\r\n") : at;
 }
 
-#define FIXED_BYTES 320 /* more than all lines of a head whose length is known beforehand */
+/* What a client can name to whoever reads the log. */
+static char *put_id(char *at, const fl_request *request)
+{
+    char id[40];
+    at = PUT(at, "X-Request-ID: ");
+    at = put_slice(at, fl_request_shown_id(request, id));
+    return PUT(at, "\r\n");
+}
+
+#define FIXED_BYTES 512 /* more than all lines of a head whose length is known beforehand */
 
 void fl_response_head(fl_request *request, int status, fl_slice type, uint64_t length,
                       fl_slice lines)
@@ -180,6 +189,7 @@ void fl_response_head(fl_request *request, int status, fl_slice type, uint64_t l
     }
     at = put_framing(at, request, length);
     at = put_connection(at, request);
+    if (status >= 500) at = put_id(at, request);
     at = put_slice(at, lines);
     at = put_slice(at, fl_slice_of(request->extra.data, request->extra.size));
     at = PUT(at, "\r\n");

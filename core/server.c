@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 
 #include "admin.h"
 #include "control.h"
+#include "exec.h"
 #include "ledger.h"
 #include "log.h"
 #include "metrics.h"
@@ -24,6 +26,7 @@
 #define START_FAILED 3
 #define LOG_PATIENCE 1000000000u
 #define ADMIN_RETRY_MS 500
+#define LAST_CALL_MS 300
 
 typedef enum { LOADING, LISTENING, SERVING, DRAINING, ENDING } server_phase;
 
@@ -45,7 +48,7 @@ struct fl_server {
     uv_timer_t drain, admin_retry;
     fl_mailbox *mailbox;
     server_phase phase;
-    unsigned loaded, closed, drained, listeners;
+    unsigned loaded, closed, drained, ended, listeners;
     bool told_closed;
     char address[128]; /* "http://127.0.0.1:8000" */
 };
@@ -69,6 +72,7 @@ static void post(fl_server *server, void (*deliver)(fl_message *, void *), const
 /* Nothing of this process is worth an orderly end: threads may be stuck. */
 static void leave(fl_server *server, int status)
 {
+    fl_exec_end_all(&server->loop);
     fl_log_close(server->log, LOG_PATIENCE);
     _exit(status);
 }
@@ -113,10 +117,21 @@ void fl_server_closed(fl_server *server)
 
 static void end(fl_server *server)
 {
-    server->phase = ENDING;
-    uv_timer_stop(&server->drain);
+    server->phase = ENDING; /* the drain timer runs on: a stop hook may hang */
     for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(&server->webs[i]);
-    uv_stop(&server->loop);
+}
+
+/* Until then the loop serves what stop hooks and cancelled ops need: their programs run on it. */
+static void web_ended(fl_message *message, void *owner)
+{
+    fl_server *server = owner;
+    free(message);
+    if (++server->ended == server->web_count) uv_stop(&server->loop);
+}
+
+void fl_server_ended(fl_server *server)
+{
+    post(server, web_ended, NULL);
 }
 
 static void web_drained(fl_message *message, void *owner)
@@ -295,6 +310,12 @@ static void take_listeners(fl_server *server, const fl_control_message *message)
 
 /* ending */
 
+/* Stop hooks have had their chance; threads that are stuck have not come so far. */
+static void last_call(uv_timer_t *timer)
+{
+    leave(timer->data, 0);
+}
+
 static void drain_over(uv_timer_t *timer)
 {
     fl_server *server = timer->data;
@@ -305,8 +326,10 @@ static void drain_over(uv_timer_t *timer)
         (void)fl_ledger_describe(server->ledger, &text, 10);
         fl_log_printf(server->log, FL_LOG_WARN, "the drain time is over: dropped %.*s",
                       (int)text.size, text.data ? text.data : "");
+        fl_buffer_close(&text);
     }
-    leave(server, 0);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(&server->webs[i]);
+    uv_timer_start(timer, last_call, LAST_CALL_MS, 0);
 }
 
 static void drain(fl_server *server, bool stop)
@@ -440,6 +463,8 @@ static int set_up(fl_server *server, char *why, size_t size)
     (void)signal(SIGINT, SIG_IGN); /* the supervisor decides */
     (void)signal(SIGTERM, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
+    (void)fcntl(FL_CONTROL_FD, F_SETFD, FD_CLOEXEC); /* what apps start must not speak for us */
+    (void)fcntl(FL_LEDGER_FD, F_SETFD, FD_CLOEXEC);
     int status = fl_log_open_stdout(&server->log, settings->log_format, settings->log_level,
                                     settings->log_buffer);
     if (status == 0) status = fl_ledger_map(&server->ledger, FL_LEDGER_FD);
@@ -470,6 +495,7 @@ static void tear_down(fl_server *server)
     for (unsigned i = 0; i < server->web_count; i++) fl_web_close(&server->webs[i]);
     stop_admin(server);
     fl_mailbox_close(server->mailbox);
+    fl_exec_end_all(&server->loop);
     uv_walk(&server->loop, close_walked, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->loop);

@@ -22,6 +22,11 @@
 static const char jit_options[] =
     "require('jit.opt').start('sizemcode=64', 'maxmcode=4096', 'maxtrace=4000', 'maxrecord=8000')";
 
+/* Called when a trace is made or thrown away, never while one runs. */
+static const char jit_watch[] =
+    "local flushed = require('fasterlua.core.task').jit_flushed\n"
+    "require('jit').attach(function(what) if what == 'flush' then flushed() end end, 'trace')";
+
 fl_state *fl_state_of(lua_State *L)
 {
     return lua_getexdata(L);
@@ -151,6 +156,17 @@ static double number_field(lua_State *L, int index, const char *field, double ot
     return number;
 }
 
+/* Seconds, or false for never. */
+static uint64_t patience_field(lua_State *L, int index, const char *field, uint64_t otherwise)
+{
+    lua_getfield(L, index, field);
+    uint64_t value = otherwise;
+    if (lua_isboolean(L, -1)) value = lua_toboolean(L, -1) ? otherwise : 0;
+    if (lua_isnumber(L, -1)) value = (uint64_t)(lua_tonumber(L, -1) * 1e9);
+    lua_pop(L, 1);
+    return value;
+}
+
 static void read_route(fl_state *state, lua_State *L, int index, fl_route *route)
 {
     const fl_settings *settings = state->web->settings;
@@ -160,6 +176,8 @@ static void read_route(fl_state *state, lua_State *L, int index, fl_route *route
     double seconds = number_field(L, index, "timeout", (double)settings->handler_timeout / 1e9);
     route->timeout = (uint64_t)(seconds * 1000);
     route->max_body = (uint64_t)number_field(L, index, "max_body", (double)settings->max_body);
+    route->stuck = patience_field(L, index, "stuck", settings->stuck_handler);
+    route->blocked = patience_field(L, index, "blocked", settings->blocked_handler);
     lua_getfield(L, index, "cancel");
     bool safe = strcmp(route->method, "GET") == 0 || strcmp(route->method, "HEAD") == 0;
     route->cancel = lua_isnil(L, -1) ? safe : lua_toboolean(L, -1);
@@ -229,6 +247,7 @@ static int load_app(lua_State *L)
     set_paths(L, state->web->settings, state->app);
     fl_state_preload(L);
     require(L, "fasterlua.request");
+    if (luaL_dostring(L, jit_watch)) return lua_error(L);
     require(L, "fasterlua.report");
     state->explain = keep_function(L, lua_gettop(L), "explain");
     require(L, "fasterlua.stream");

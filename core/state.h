@@ -29,6 +29,7 @@ typedef struct fl_route {
     int handler;      /* registry reference */
     uint64_t timeout; /* ms; 0: none */
     uint64_t max_body;
+    uint64_t stuck, blocked; /* ns; 0: never */
     bool cancel;      /* cancelled when the client leaves */
     uint32_t ledger;
     fl_route_metrics *metrics;

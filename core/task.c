@@ -116,7 +116,10 @@ static void task_free(fl_task *task, bool clean)
         state->free_tasks = task;
         state->free_count++;
     }
-    if (request) fl_request_release(request);
+    if (request)
+        fl_request_release(request);
+    else if (state->web->phase == FL_WEB_DRAINING)
+        fl_web_maybe_drained(state->web);
 }
 
 static fl_ledger_slot *ledger_slot(const fl_task *task)
@@ -127,13 +130,25 @@ static fl_ledger_slot *ledger_slot(const fl_task *task)
     return &web->slots[request->slot];
 }
 
+/* How long this turn may take before the watch thread finds it stuck; 0: as long as it likes. */
+static void set_patience(fl_web *web, const fl_task *task)
+{
+    const fl_route *route = task->request ? task->request->route : NULL;
+    uint64_t stuck = route ? route->stuck : web->settings->stuck_handler;
+    uint64_t blocked = route ? route->blocked : web->settings->blocked_handler;
+    if (web->starting) stuck = blocked = 0; /* start and stop hooks */
+    atomic_store_explicit(&web->stuck_after, stuck, memory_order_relaxed);
+    atomic_store_explicit(&web->blocked_after, blocked, memory_order_relaxed);
+}
+
 static int enter_lua(fl_task *task, int arguments)
 {
     fl_state *state = task->state;
     fl_web *web = state->web;
     fl_ledger_slot *slot = ledger_slot(task);
-    if (slot) slot->in_lua = 1;
+    if (slot) fl_ledger_note_running(slot, 1);
     state->running = task;
+    set_patience(web, task);
     atomic_store_explicit(&web->running, task->request ? task->request->slot + 1 : 0,
                           memory_order_relaxed);
     state->memory.enforced = true;
@@ -142,7 +157,7 @@ static int enter_lua(fl_task *task, int arguments)
     fl_claim_take(&web->claim);
     state->memory.enforced = false;
     state->running = NULL;
-    if (slot) slot->in_lua = 0;
+    if (slot) fl_ledger_note_running(slot, 0);
     return status;
 }
 
@@ -304,8 +319,7 @@ void fl_task_log_error(fl_task *task, const char *message)
     char id[40];
     fields[count++] = fl_field_text("app", fl_slice_from_string(state->app->name));
     if (task->request) {
-        size_t length = fl_request_text_id(task->request, id);
-        fields[count++] = fl_field_text("request_id", fl_slice_of(id, length));
+        fields[count++] = fl_field_text("request_id", fl_request_shown_id(task->request, id));
         if (task->request->route)
             fields[count++] = fl_field_text("route", fl_slice_from_string(task->request->route->title));
     }
@@ -489,6 +503,14 @@ static int task_current(lua_State *L)
     return 1;
 }
 
+/* jit_flushed(): LuaJIT threw its machine code away   [-0, +0, -] */
+static int task_jit_flushed(lua_State *L)
+{
+    fl_state *state = fl_state_of(L);
+    if (state) fl_metric_add(&state->web->metrics->jit_flushes, 1);
+    return 0;
+}
+
 /* seen(): app code holds the running task's coroutine   [-0, +0, -] */
 static int task_seen(lua_State *L)
 {
@@ -543,7 +565,8 @@ int fl_task_module(lua_State *L)
         {"start", task_start},     {"detach", task_detach}, {"background", task_background},
         {"at_end", task_at_end},   {"ticket", task_ticket}, {"wake", task_wake},
         {"cancel", task_cancel},   {"shield", task_shield}, {"current", task_current},
-        {"seen", task_seen},       {"sleep", task_sleep},   {NULL, NULL}};
+        {"seen", task_seen},       {"sleep", task_sleep},   {"jit_flushed", task_jit_flushed},
+        {NULL, NULL}};
     lua_newtable(L);
     fl_state_functions(L, functions);
     fl_op_functions(L);

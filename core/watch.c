@@ -96,12 +96,13 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t held)
 {
     fl_web *web = &watch->webs[number];
     fl_watched *watched = &watch->watched[number];
-    const fl_settings *settings = web->settings;
+    uint64_t stuck_after = atomic_load_explicit(&web->stuck_after, memory_order_relaxed);
+    uint64_t blocked_after = atomic_load_explicit(&web->blocked_after, memory_order_relaxed);
     uint64_t used = cpu_time(web) - watched->cpu;
     uint64_t waited = run_queue_time(web) - watched->waited;
     uint64_t blocked = held > used + waited ? held - used - waited : 0;
-    bool spins = settings->stuck_handler && used > settings->stuck_handler * PATIENCE;
-    bool blocks = settings->blocked_handler && blocked > settings->blocked_handler * PATIENCE;
+    bool spins = stuck_after && used > stuck_after * PATIENCE;
+    bool blocks = blocked_after && blocked > blocked_after * PATIENCE;
     if (!spins && !blocks) return;
     watched->stuck = true;
     char text[160], what[320];

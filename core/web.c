@@ -171,7 +171,7 @@ static bool is_plain(fl_slice path)
 fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest)
 {
     web->scratch.size = 0;
-    if (web->states[0].app->prefix[0] && !is_plain(path)) path = resolve(web, path);
+    if (web->state_count && web->states[0].prefix.size && !is_plain(path)) path = resolve(web, path);
     for (unsigned i = 0; i < web->state_count; i++) /* longest prefix first */
         if (has_prefix(path, web->states[i].prefix, rest)) return &web->states[i];
     return NULL;
@@ -258,18 +258,26 @@ void fl_web_help_accept(fl_web *web, int fd, bool start)
     if (fl_mailbox_post(web->mailbox, &self->message) < 0) free(self);
 }
 
-static bool is_drained(const fl_web *web)
+static bool requests_ended(const fl_web *web)
 {
     if (web->phase != FL_WEB_DRAINING || web->listeners || web->connections) return false;
-    if (web->requests_alive) return false;
-    for (unsigned i = 0; i < web->state_count; i++)
-        if (web->states[i].live_tasks) return false;
-    return true;
+    return web->requests_alive == 0;
+}
+
+/* What belongs to no request is told to end once the requests have. */
+static bool tasks_ended(fl_web *web)
+{
+    bool ended = true;
+    for (unsigned i = 0; i < web->state_count; i++) {
+        fl_task_cancel_list(web->states[i].own_tasks, "shutdown");
+        ended &= web->states[i].live_tasks == 0;
+    }
+    return ended;
 }
 
 void fl_web_maybe_drained(fl_web *web)
 {
-    if (!is_drained(web)) return;
+    if (!requests_ended(web) || !tasks_ended(web)) return;
     web->phase = FL_WEB_ENDED;
     fl_server_drained(web->server, web);
 }
@@ -417,6 +425,7 @@ static void *run_thread(void *data)
     }
     uv_run(&web->loop, UV_RUN_DEFAULT);
     finish(web);
+    fl_server_ended(web->server);
     return NULL;
 }
 

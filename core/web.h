@@ -47,6 +47,7 @@ struct fl_web {
     pthread_t thread;
     clockid_t cpu_clock;
     _Atomic int tid;
+    _Atomic uint64_t stuck_after, blocked_after; /* ns, of the turn that runs; 0: never */
     _Atomic uint32_t running; /* 1 + slot of the request whose Lua runs; 0: none */
     fl_mailbox *mailbox;
 

@@ -38,8 +38,8 @@ support.describe_server("the docs app", { dir = "apps" }, function(get_server)
       assert.matches("^<!doctype html>", response.body)
       assert.matches("</html>%s*$", response.body)
       assert.matches("<h1>[^<]+</h1>", response.body)
-      assert.matches(('<a href="%s" aria-current="page">'):format(name:gsub("%-", "%%-")),
-        response.body)
+      local current = ('<a href="%s" aria-current="page">'):format(name)
+      assert.is_truthy(response.body:find(current, 1, true), name)
       assert.is_truthy(first:find(('<a href="%s"'):format(name), 1, true), name)
     end
   end)

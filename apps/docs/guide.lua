@@ -22,11 +22,11 @@ guide.names = {
 
 local escape = fl.escape_html
 
--- The Markdown library knows neither fenced blocks nor tables, but leaves HTML blocks as they are.
+-- The Markdown library knows neither fenced blocks nor tables: they are cut out before it reads the
+-- text, and put in where their marks stand afterwards.
 
 local function code_block(language, text)
-  local class = language == "" and "" or (' class="%s"'):format(escape(language))
-  return ("\n<pre%s><code>%s</code></pre>\n"):format(class, escape(text))
+  return ('<pre class="%s"><code>%s</code></pre>'):format(escape(language), escape(text))
 end
 
 -- Cells are plain text with code and links: the library takes long for many small texts.
@@ -48,20 +48,24 @@ local function table_html(lines)
   for index = 3, #lines do -- the second line is the rule
     rows[#rows + 1] = row_html(lines[index], "td")
   end
-  return '\n<div class="table"><table>' .. table.concat(rows) .. "</table></div>\n"
+  return '<div class="table"><table>\n' .. table.concat(rows, "\n") .. "\n</table></div>"
 end
 
--- Replaces fenced blocks and tables by HTML.
-local function prepare(text)
-  local out, code, rows, language = {}, nil, nil, nil
+-- The text with marks in the place of fenced blocks and tables, and their HTML.
+local function cut_out(text)
+  local out, cut, code, rows, language = {}, {}, nil, nil, nil
+  local function replace(html)
+    cut[#cut + 1] = html
+    out[#out + 1] = ("\nxcutx%dx\n"):format(#cut)
+  end
   for line in (text .. "\n"):gmatch("(.-)\n") do
     local fence = line:match("^```(.*)$")
     if rows and not line:find("^|") then
-      out[#out + 1] = table_html(rows)
+      replace(table_html(rows))
       rows = nil
     end
     if code and fence then
-      out[#out + 1] = code_block(language, table.concat(code, "\n"))
+      replace(code_block(language, table.concat(code, "\n")))
       code = nil
     elseif code then
       code[#code + 1] = line
@@ -74,7 +78,7 @@ local function prepare(text)
       out[#out + 1] = line
     end
   end
-  return table.concat(out, "\n") .. "\n"
+  return table.concat(out, "\n") .. "\n", cut
 end
 
 local function anchor(heading)
@@ -92,7 +96,11 @@ end
 ---@param text string
 ---@return string
 function guide.render(text)
-  return add_anchors(markdown(prepare(text)))
+  local rest, cut = cut_out(text)
+  local html = markdown(rest):gsub("<p>xcutx(%d+)x</p>", function(number)
+    return cut[tonumber(number)]
+  end)
+  return add_anchors(html)
 end
 
 --- Makes all pages.

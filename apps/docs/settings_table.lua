@@ -26,7 +26,8 @@ function settings_table.markdown()
   for _, entry in ipairs(settings.describe(folder)) do
     if entry.group ~= group then
       group = entry.group
-      lines[#lines + 1] = ("\n## %s\n\n| setting | default | meaning |\n|---|---|---|"):format(group)
+      lines[#lines + 1] = ("\n## %s\n\n| setting | default | meaning |"):format(group)
+      lines[#lines + 1] = "|---|---|---|"
     end
     local row = "| `%s` | `%s` | %s |"
     local meaning = entry.comment:gsub("|", "/")

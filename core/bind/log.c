@@ -30,8 +30,7 @@ static void add_context(fl_line *line, fl_state *state)
     add(line, fl_field_text("app", fl_slice_from_string(state->app->name)));
     const fl_request *request = state->running ? state->running->request : NULL;
     if (!request) return;
-    size_t size = fl_request_text_id(request, line->id);
-    add(line, fl_field_text("request_id", fl_slice_of(line->id, size)));
+    add(line, fl_field_text("request_id", fl_request_shown_id(request, line->id)));
 }
 
 /* Values that are no string, number or boolean are written as tostring gives them; the strings stay

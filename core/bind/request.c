@@ -144,12 +144,7 @@ static void push_client(lua_State *L, const fl_request *request)
 static void push_id(lua_State *L, const fl_request *request)
 {
     char id[40];
-    fl_slice given = fl_proxy_request_id(request);
-    if (given.size) {
-        push_slice(L, given);
-    } else {
-        lua_pushlstring(L, id, fl_request_text_id(request, id));
-    }
+    push_slice(L, fl_request_shown_id(request, id));
 }
 
 /* [-0, +1, e] */

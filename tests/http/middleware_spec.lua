@@ -271,7 +271,7 @@ local await = fl.await
 local app = fl.app { title = "errors" }
 
 app:on_error(404, function(req, err)
-  return fl.html("<h1>" .. req.path .. "</h1>")
+  return fl.html("<h1>" .. req.path .. "</h1>", err.status)
 end)
 app:on_error(403, function() return { sorry = true }, 451 end)
 app:on_error(422, function(_, err) return { faults = err.detail } end)
@@ -310,6 +310,7 @@ return app
 
   it("answers the server's own errors, keeping their status", function()
     local response = get_server():get "/nowhere"
+    assert.equal(404, response.status)
     assert.equal("<h1>/nowhere</h1>", response.body)
     assert.matches("text/html", response.headers["content-type"])
     assert.equal("int_parsing", get_server():get("/int/x"):json().faults[1].type)
@@ -317,13 +318,14 @@ return app
   end)
 
   it("answers errors of handlers by status", function()
-    expect("/own-404", get_server():get("/nowhere").status, "<h1>/own-404</h1>")
+    expect("/own-404", 404, "<h1>/own-404</h1>")
     expect("/403", 451, { sorry = true })
   end)
 
   it("answers unhandled errors", function()
     expect("/500", 500, { oops = "crash" })
     get_server():wait_log "crash"
+    expect("/returned-500", 500, { oops = "chosen" })
   end)
 
   it("answers by kind", function()

@@ -5,18 +5,18 @@
 -- The block's language says what becomes of it; any other is a failure:
 --
 --   lua   An app, served for the shell blocks behind it, up to the next app. A first line like
---         `-- apps/shop/items.lua` names its file (without it: app.lua) in a sandbox that all blocks
---         of the document share. A block without `fl.app` is a piece of an app: the lines that make
---         and return one are put around it, and what they say stands on the guide's first page. A
---         file that is named and is no app.lua is written for the blocks behind it; one of conf/
---         must be a conf file that is understood.
---   sh    Commands, run in the sandbox; each must end well. Where the block has lines beginning with
---         `$ `, those are the commands, and what stands behind each is its output: `…` stands for
---         anything, JSON is compared by value. Port 8000 becomes the port of the app. `fasterlua
---         serve …` is started, must get ready and is ended; of `make …` it is checked that there is
---         such a target. What stands before the first app meets the example apps.
+--         `-- apps/shop/items.lua` names its file (without it: app.lua) in a sandbox that all
+--         blocks of the document share. A block without `fl.app` is a piece of an app: the lines
+--         that make and return one are put around it, as the guide's first page says. A named file
+--         that is no app.lua is written for the blocks behind it; one of conf/ must be a conf file
+--         that is understood.
+--   sh    Commands, run in the sandbox; each must end well. Where the block has lines beginning
+--         with `$ `, those are the commands, and what stands behind each is its output: `…` stands
+--         for anything, JSON is compared by value. Port 8000 becomes the port of the app.
+--         `fasterlua serve …` is started, must get ready and is ended; of `make …` it is checked
+--         that there is such a target. What stands before the first app meets the example apps.
 --   ini   A systemd unit: the flags of its ExecStart must be understood.
---   nginx A location of nginx: checked by `nginx -t` where nginx is installed.
+--   nginx Part of nginx' configuration: checked by `nginx -t` where nginx is installed.
 --   json  Must be JSON, one value a line.
 --   text  An illustration; not run.
 
