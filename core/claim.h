@@ -18,16 +18,20 @@ typedef enum { FL_CLAIM_C, FL_CLAIM_LUA, FL_CLAIM_RETIRED } fl_claim_state;
 typedef struct fl_claim {
     _Atomic int state;
     _Atomic unsigned long turn; /* counts entries into Lua: the same turn still runs, or not */
+    int given; /* its thread's own count: 1 in Lua, 0 in C, less when owning functions nest there,
+                  as when C makes the collector run a finalizer */
 } fl_claim;
 
 /* *loop* of the thread the claim belongs to */
 static inline void fl_claim_give(fl_claim *claim)
 {
-    atomic_store_explicit(&claim->state, FL_CLAIM_LUA, memory_order_release);
+    if (++claim->given == 1)
+        atomic_store_explicit(&claim->state, FL_CLAIM_LUA, memory_order_release);
 }
 
 static inline void fl_claim_take(fl_claim *claim)
 {
+    if (--claim->given != 0) return;
     int expected = FL_CLAIM_LUA;
     if (!atomic_compare_exchange_strong_explicit(&claim->state, &expected, FL_CLAIM_C,
                                                  memory_order_acq_rel, memory_order_acquire))

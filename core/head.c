@@ -19,11 +19,6 @@ static const uint8_t kinds[256] = {
     ['|'] = TOKEN,        ['~'] = BOTH,         ['('] = HOST,         [')'] = HOST,
     [','] = HOST,         [';'] = HOST,         ['='] = HOST};
 
-static bool is_token(char c)
-{
-    return (kinds[(unsigned char)c] & TOKEN) != 0;
-}
-
 /* Between a name's end and its value: a colon and blanks, on one line. */
 static bool colon_fits(const char *at, const char *value)
 {
@@ -72,7 +67,6 @@ static void trim_value(const fl_request *request, fl_header *header)
         header->value_size--;
 }
 
-/* RFC 3986 section 3.2: reg-name, IPv4 or [IPv6], then an optional port of digits. */
 static bool is_host_byte(char c)
 {
     return (kinds[(unsigned char)c] & HOST) != 0;
@@ -111,7 +105,7 @@ static size_t literal_size(fl_slice host)
     return i < host.size && i > 2 ? i + 1 : 0;
 }
 
-static bool is_host(fl_slice host)
+bool fl_head_is_host(fl_slice host)
 {
     size_t i = 0;
     if (host.size == 0) return true;
@@ -194,7 +188,7 @@ static int absolute_form(fl_request *request, fl_slice target)
     size_t at = scheme;
     while (at < target.size && target.data[at] != '/' && target.data[at] != '?') at++;
     request->host = fl_slice_of(target.data + scheme, at - scheme);
-    if (request->host.size == 0 || !is_host(request->host)) return 400;
+    if (request->host.size == 0 || !fl_head_is_host(request->host)) return 400;
     request->path = (uint16_t)at;
     return 0;
 }
@@ -231,7 +225,7 @@ int fl_head_check(fl_request *request, const llhttp_t *parser)
         note_field(request, &request->headers[i], &fields);
     }
     if (fields.hosts > 1 || (fields.hosts == 0 && request->minor == 1)) return 400;
-    if (!is_host(fields.host)) return 400;
+    if (!fl_head_is_host(fields.host)) return 400;
     request->host = fields.host;
     int status = check_target(request);
     if (!status) status = check_framing(request, &fields);
@@ -257,20 +251,7 @@ bool fl_head_check_trailers(const fl_request *request)
     return true;
 }
 
-bool fl_head_is_version(fl_slice data, size_t at)
+bool fl_head_is_token(char c)
 {
-    for (size_t i = at < 8 ? 0 : at - 8; i + 8 <= data.size && i <= at; i++) {
-        const char *text = data.data + i;
-        if (memcmp(text, "HTTP/", 5) == 0 && text[5] >= '0' && text[5] <= '9' && text[6] == '.' &&
-            text[7] >= '0' && text[7] <= '9')
-            return text[5] != '1' || text[7] > '1';
-    }
-    return false;
-}
-
-bool fl_head_has_method(fl_slice data)
-{
-    size_t i = 0;
-    while (i < data.size && is_token(data.data[i])) i++;
-    return i > 0 && i <= 32 && i < data.size && data.data[i] == ' ';
+    return (kinds[(unsigned char)c] & TOKEN) != 0;
 }

@@ -14,12 +14,13 @@
 /* Fills path, query, host, expects_continue. Returns 0 or the status to refuse with. */
 int fl_head_check(fl_request *request, const llhttp_t *parser);
 
+/* RFC 3986 section 3.2 without userinfo: a name or address, and perhaps a port. May be empty. */
+bool fl_head_is_host(fl_slice host);
+
 /* No framing or routing field in the trailer section (RFC 9110 section 6.5.1). */
 bool fl_head_check_trailers(const fl_request *request);
 
-/* For a head that llhttp gave up on at data[at]: is it "HTTP/" digit "." digit? does the line begin
- * with a token and a space? */
-bool fl_head_is_version(fl_slice data, size_t at);
-bool fl_head_has_method(fl_slice data);
+/* May the byte stand in a token, as a method is one (RFC 9110 section 5.6.2)? */
+bool fl_head_is_token(char c);
 
 #endif

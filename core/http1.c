@@ -280,11 +280,14 @@ void fl_http1_init(fl_http1 *http, fl_connection *connection)
     http->parser.data = connection;
 }
 
-static int status_of(const fl_http1 *http, enum llhttp_errno error, fl_slice data, size_t at)
+/* Decided by what llhttp met and where, never by what lies behind: that may not have come yet. */
+static int status_of(const fl_http1 *http, enum llhttp_errno error, const char *at)
 {
     if (http->refused) return http->refused;
-    if (error == HPE_INVALID_VERSION && fl_head_is_version(data, at)) return 505;
-    if (error == HPE_INVALID_METHOD && fl_head_has_method(data)) return 501;
+    if (error == HPE_INVALID_VERSION && /* it is one, but none that we speak */
+        strcmp(llhttp_get_error_reason(&http->parser), "Invalid HTTP version") == 0)
+        return 505;
+    if (error == HPE_INVALID_METHOD && fl_head_is_token(*at)) return 501;
     if (error == HPE_PAUSED_H2_UPGRADE) return 505; /* HTTP/2's preface */
     return 400;
 }
@@ -345,10 +348,8 @@ int fl_http1_read(fl_http1 *http, fl_slice data, size_t *consumed)
     http->chunk = data.data;
     http->size = data.size;
     enum llhttp_errno error = llhttp_execute(&http->parser, data.data, data.size);
-    if (error != HPE_OK && error != HPE_PAUSED) {
-        size_t at = (size_t)(llhttp_get_error_pos(&http->parser) - data.data);
-        return status_of(http, error, data, at);
-    }
+    if (error != HPE_OK && error != HPE_PAUSED)
+        return status_of(http, error, llhttp_get_error_pos(&http->parser));
     size_t used = data.size;
     if (error == HPE_PAUSED) {
         used = (size_t)(llhttp_get_error_pos(&http->parser) - data.data);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "connection.h"
+#include "head.h"
 #include "web.h"
 
 #define ID_BYTES 128
@@ -109,7 +110,7 @@ fl_slice fl_proxy_host(const fl_request *request)
 {
     if (!is_trusted(request)) return request->host;
     fl_slice host = last_entry(fl_request_header(request, FL_SLICE("x-forwarded-host")));
-    return host.size ? host : request->host;
+    return host.size && fl_head_is_host(host) ? host : request->host;
 }
 
 static bool is_plain_id(fl_slice id)

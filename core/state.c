@@ -283,7 +283,9 @@ int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *e
     lua_pushcfunction(state->L, traceback);
     lua_pushcfunction(state->L, load_app);
     state->memory.enforced = true;
+    fl_claim_enter_lua(&web->claim); /* stuck_after is 0: loading may take its time */
     int status = lua_pcall(state->L, 0, 0, -2);
+    fl_claim_take(&web->claim);
     state->memory.enforced = false;
     if (status) return fail(state, error, error_size);
     lua_settop(state->L, 0);

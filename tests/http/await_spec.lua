@@ -687,9 +687,10 @@ app:on_stop(function() fl.log.info "note: stopped first" error "a stop hook fail
 return app
 ]], settings = { threads = 1 } }
     server:signal "TERM"
-    assert.equal(0, server:wait_end().code)
-    assert.matches("stopped first.*a stop hook fails.*stopped last", server:log())
+    local status, log = server:wait_end(), server:log()
     server:kill()
+    assert.equal(0, status.code)
+    assert.matches("stopped first.*a stop hook fails.*stopped last", log)
   end)
 end)
 
@@ -700,9 +701,9 @@ local fl = require "fasterlua"
 fl.await(fl.sleep(0.01))
 return fl.app {}
 ]], wait = false }
-    local status = server:wait_end(5)
-    assert.equal(3, status and status.code)
-    assert.matches("await outside of a task: at a module's top level", server:log())
+    local status, log = server:wait_end(3), server:log()
     server:kill()
+    assert.equal(3, status and status.code)
+    assert.matches("await outside of a task: at a module's top level", log)
   end)
 end)

@@ -1,0 +1,409 @@
+-- Bodies that come or go piece by piece, and who waits for whom.
+
+local support = require "support"
+
+local sleep, now = support.process.sleep, support.process.now
+
+local MB = 1024 * 1024
+
+local app = [[
+local fl = require "fasterlua"
+local await = fl.await
+local app = fl.app { title = "streams" }
+local MB = 1024 * 1024
+
+local written, read = 0, 0
+local function note(text) fl.log.info("note: " .. text) end
+
+app:get("/three", function()
+  return fl.stream(function(write)
+    write "one" await(fl.sleep(0.02))
+    write "two" await(fl.sleep(0.02))
+    write "three"
+  end, { content_type = "text/plain", headers = { ["x-a"] = "b" }, status = 201 })
+end)
+app:get("/empty", function() return fl.stream(function() end) end)
+app:get("/empty-pieces", function()
+  return fl.stream(function(write) write "" write "a" write "" write "b" end)
+end)
+app:get("/numbers", function() return fl.stream(function(write) write(1) write(2.5) end) end)
+app:get("/wrong-piece", function() return fl.stream(function(write) write "a" write {} end) end)
+app:get("/endless", function()
+  written = 0
+  return fl.stream(function(write)
+    local piece = ("x"):rep(65536)
+    local ok, err = pcall(function()
+      while true do
+        write(piece)
+        written = written + #piece
+      end
+    end)
+    note("write raised: " .. tostring(ok) .. " " .. tostring(type(err) == "table" and err.reason))
+    error(err)
+  end)
+end)
+app:get("/written", function() return tostring(written) end)
+app:get("/read", function() return tostring(read) end)
+app:get("/idle-stream", function()
+  return fl.stream(function(write)
+    write "first"
+    local ok, err = pcall(await, fl.sleep(5))
+    note("idle stream: " .. tostring(ok) .. " " .. tostring(err.reason))
+  end)
+end)
+app:get("/broken", function()
+  return fl.stream(function(write) write "some" await(fl.sleep(0.01)) error "in the middle" end)
+end)
+app:get("/broken-at-once", function()
+  return fl.stream(function() error "at the beginning" end)
+end)
+app:get("/sized", function()
+  return fl.stream(function(write) for _ = 1, 160 do write(("x"):rep(65536)) end end)
+end)
+app:get("/limited", { timeout = 0.05 }, function()
+  return fl.stream(function(write)
+    for i = 1, 5 do write(tostring(i)) await(fl.sleep(0.03)) end
+  end)
+end)
+app:get("/cookies", function(req)
+  req:set_cookie("a", "1")
+  return fl.stream(function(write) write(req.path) end)
+end)
+app:get("/background", function()
+  fl.background(function() note "stream's background" end)
+  return fl.stream(function(write) write "x" await(fl.sleep(0.03)) note "stream ends" end)
+end)
+app:get("/parallel", function()
+  return fl.stream(function(write)
+    await(fl.gather(fl.spawn(function() for _ = 1, 5 do write "a" await(fl.sleep(0.001)) end end),
+      fl.spawn(function() for _ = 1, 5 do write "b" await(fl.sleep(0.001)) end end)))
+  end)
+end)
+
+app:post("/echo", { max_body = 100 * MB }, function(req)
+  return fl.stream(function(write) for chunk in req:chunks() do write(chunk) end end)
+end)
+app:post("/count", { max_body = 100 * MB }, function(req)
+  read = 0
+  for chunk in req:chunks() do read = read + #chunk end
+  return tostring(read)
+end)
+app:post("/slow-count", { max_body = 100 * MB }, function(req)
+  read = 0
+  for chunk in req:chunks() do
+    read = read + #chunk
+    await(fl.sleep(0.01))
+  end
+  return tostring(read)
+end)
+app:post("/not-reading", { max_body = 100 * MB }, function(req)
+  read = 0
+  await(fl.sleep(1))
+  for chunk in req:chunks() do read = read + #chunk end
+  return tostring(read)
+end)
+app:post("/pieces", function(req)
+  local seen = {}
+  for chunk in req:chunks() do
+    seen[#seen + 1] = chunk
+    note("piece " .. chunk)
+  end
+  return { seen = seen }
+end)
+app:post("/upload-cut", { max_body = MB }, function(req)
+  local ok, err = pcall(function() for _ in req:chunks() do end end)
+  note("upload: " .. tostring(ok) .. " " .. tostring(type(err) == "table" and (err.reason or err.status)))
+end)
+app:post("/text-cut", function(req)
+  local ok, err = pcall(req.text, req)
+  note("text: " .. tostring(ok) .. " " .. tostring(type(err) == "table" and (err.reason or err.status)))
+end)
+
+return app
+]]
+
+support.describe_server("a stream", { app = app, settings = { threads = 1 } }, function(get_server)
+  local function get(path)
+    return get_server():get(path)
+  end
+
+  -- Reads `size` bytes in pieces, so that the test's own buffer stays small.
+  local function drain(client, size)
+    while size > 0 do
+      local piece = assert(client:receive(math.min(size, 65536)))
+      size = size - #piece
+    end
+  end
+
+  it("goes out in chunks as it is written", function()
+    local response = get "/three"
+    assert.equal(201, response.status)
+    assert.equal("onetwothree", response.body)
+    assert.same({ "one", "two", "three" }, { response.chunks[1], response.chunks[2],
+      response.chunks[3] })
+    assert.equal("chunked", response.headers["transfer-encoding"])
+    assert.is_nil(response.headers["content-length"])
+    assert.equal("text/plain", response.headers["content-type"])
+    assert.equal("b", response.headers["x-a"])
+  end)
+
+  it("is not held back until it ends", function()
+    local client, start = get_server():connect(), now()
+    client:send "GET /idle-stream HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert.is_truthy(client:receive "first")
+    assert.is_true(now() - start < 1 * support.slowdown)
+  end)
+
+  it("keeps the connection", function()
+    local client = get_server():connect()
+    client:send(("GET /three HTTP/1.1\r\nHost: a\r\n\r\n"):rep(2)
+      .. "GET /written HTTP/1.1\r\nHost: a\r\n\r\n")
+    local responses = assert(client:responses(3))
+    assert.equal("onetwothree", responses[2].body)
+    assert.equal(200, responses[3].status)
+  end)
+
+  it("may be empty", function()
+    local client = get_server():connect()
+    assert.equal("", client:request({ path = "/empty" }).body)
+    assert.equal("ab", client:request({ path = "/empty-pieces" }).body)
+    assert.equal("12.5", client:request({ path = "/numbers" }).body)
+  end)
+
+  it("has a head for HEAD and nothing else", function()
+    local client = get_server():connect()
+    local response = client:request { path = "/three", method = "HEAD" }
+    assert.equal(201, response.status)
+    assert.equal("b", response.headers["x-a"])
+    assert.equal("onetwothree", client:request({ path = "/three" }).body)
+  end)
+
+  it("is not run for HEAD", function()
+    local client, start = get_server():connect(), now()
+    client:request { path = "/idle-stream", method = "HEAD" }
+    assert.equal("onetwothree", client:request({ path = "/three" }).body)
+    assert.is_true(now() - start < 1 * support.slowdown)
+  end)
+
+  it("ends with the connection in HTTP/1.0", function()
+    local client = get_server():connect()
+    client:send "GET /three HTTP/1.0\r\nHost: a\r\n\r\n"
+    local response = client:response()
+    assert.is_nil(response.headers["transfer-encoding"])
+    assert.is_nil(response.headers["content-length"])
+    assert.equal("close", response.headers.connection)
+    assert.equal("onetwothree", response.body)
+    assert.equal("closed", client.ended)
+  end)
+
+  it("carries cookies, and may look at the request", function()
+    local response = get "/cookies"
+    assert.equal("/cookies", response.body)
+    assert.matches("^a=1", response.headers["set-cookie"])
+  end)
+
+  it("may be written by several tasks", function()
+    local body = get("/parallel").body
+    assert.equal(10, #body)
+    assert.equal(5, select(2, body:gsub("a", "")))
+  end)
+
+  it("starts background tasks at its end", function()
+    get "/background"
+    get_server():wait_log "note: stream ends.*note: stream's background"
+  end)
+
+  it("is not cut by the route's timeout once it began", function()
+    assert.equal("12345", get("/limited").body)
+  end)
+
+  describe("that fails", function()
+    it("in the middle is cut without the last chunk, and logged", function()
+      local client = get_server():connect()
+      client:send "GET /broken HTTP/1.1\r\nHost: a\r\n\r\n"
+      local bytes = ""
+      repeat
+        local piece = client:receive()
+        bytes = bytes .. (piece or "")
+      until not piece
+      assert.matches("4\r\nsome\r\n$", bytes)
+      get_server():wait_log "GET /broken.-in the middle"
+    end)
+
+    it("in HTTP/1.0 is cut too", function()
+      local client = get_server():connect()
+      client:send "GET /broken HTTP/1.0\r\nHost: a\r\n\r\n"
+      assert.is_truthy(client:receive "some")
+      assert.is_true((client:closed()))
+    end)
+
+    it("at the beginning is told by 500 or cut", function()
+      local client = get_server():connect()
+      client:send "GET /broken-at-once HTTP/1.1\r\nHost: a\r\n\r\n"
+      local response = client:response()
+      assert.is_true(response == nil or response.status == 500)
+      get_server():wait_log "GET /broken%-at%-once.-at the beginning"
+    end)
+
+    it("by writing no string names the line", function()
+      local client = get_server():connect()
+      client:send "GET /wrong-piece HTTP/1.1\r\nHost: a\r\n\r\n"
+      assert.is_nil((client:response()))
+      get_server():wait_log "app.lua:%d+: write: a string expected, got table"
+    end)
+  end)
+
+  describe("to a reader that stalls", function()
+    it("suspends write, and memory stays bounded", function()
+      local before = get_server():rss()
+      local client = get_server():connect { receive_buffer = 4096 }
+      client:send "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n"
+      assert.is_truthy(client:receive(1000))
+      sleep(0.3)
+      local written = tonumber(get("/written").body)
+      sleep(0.2)
+      assert.equal(written, tonumber(get("/written").body), "write is not suspended")
+      assert.is_true(written < 16 * MB, "the kernel and we took " .. written)
+      local grown = get_server():rss() - before
+      assert.is_true(grown < 8 * MB * support.slowdown, "memory has grown by " .. grown)
+      drain(client, written)
+      assert.is_true(tonumber(get("/written").body) > written)
+    end)
+
+    it("raises in write when the client has left", function()
+      local client = get_server():connect { receive_buffer = 4096 }
+      client:send "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n"
+      assert.is_truthy(client:receive(1000))
+      sleep(0.1)
+      client:reset()
+      get_server():wait_log "note: write raised: false client left"
+    end)
+
+    it("is not logged as an error then", function()
+      sleep(0.05)
+      assert.is_nil(get_server():log():find "GET /endless[^\n]*\n[^\n]*client")
+    end)
+  end)
+
+  it("to a client that left is cancelled at its await", function()
+    local client = get_server():connect()
+    client:send "GET /idle-stream HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert.is_truthy(client:receive "first")
+    client:reset()
+    get_server():wait_log "note: idle stream: false client left"
+  end)
+
+  it("of 10 MB arrives whole", function()
+    local client = get_server():connect()
+    client:send "GET /sized HTTP/1.0\r\nHost: a\r\n\r\n"
+    assert.is_truthy(client:receive "\r\n\r\n")
+    drain(client, 160 * 65536)
+    assert.is_true((client:closed()))
+  end)
+
+  describe("from the client", function()
+    local function begin(path, size)
+      local client = get_server():connect()
+      client:send(("POST %s HTTP/1.1\r\nHost: a\r\n%s\r\n"):format(path,
+        size and ("Content-Length: %d\r\n"):format(size) or "Transfer-Encoding: chunked\r\n"))
+      return client
+    end
+
+    it("is read while it comes", function()
+      local client = begin "/pieces"
+      for _, piece in ipairs { "one", "two", "three" } do
+        client:send(("%x\r\n%s\r\n"):format(#piece, piece))
+        get_server():wait_log("note: piece " .. piece)
+      end
+      client:send "0\r\n\r\n"
+      assert.same({ "one", "two", "three" }, client:response():json().seen)
+    end)
+
+    it("waits while the handler does not read", function()
+      local client = begin("/not-reading", 64 * MB)
+      local before = get_server():rss()
+      local _, reason, sent = client:send(("x"):rep(64 * MB), 0.5)
+      assert.equal("timeout", reason)
+      assert.is_true(sent < 20 * MB, "the kernel and we took " .. sent)
+      assert.is_true(get_server():rss() - before < 8 * MB * support.slowdown)
+      assert.is_true(client:send(("x"):rep(64 * MB - sent)))
+      assert.equal(tostring(64 * MB), client:response().body)
+    end)
+
+    it("comes as slowly as the handler reads", function()
+      local client = begin("/slow-count", 2 * MB)
+      assert.is_true(client:send(("x"):rep(2 * MB)))
+      assert.equal(tostring(2 * MB), client:response().body)
+    end)
+
+    it("that is cut raises in chunks() and text()", function()
+      local client = begin("/upload-cut", 1000)
+      client:send "some"
+      sleep(0.03)
+      client:reset()
+      get_server():wait_log "note: upload: false"
+      client = begin("/text-cut", 1000)
+      client:send "some"
+      sleep(0.03)
+      client:reset()
+      get_server():wait_log "note: text: false"
+    end)
+
+    it("that is cut by a half-close raises too", function()
+      local at = #get_server():log()
+      local client = begin("/upload-cut", 1000)
+      client:send "some"
+      client:half_close()
+      support.eventually(function()
+        return get_server():log():find("note: upload: false", at, true)
+      end)
+    end)
+
+    it("with broken chunks raises, and is 400", function()
+      local client = begin "/count"
+      client:send "5\r\nhello\r\n"
+      sleep(0.02)
+      client:send "nonsense\r\n"
+      assert.equal(400, client:response().status)
+      assert.is_true((client:closed()))
+    end)
+  end)
+
+  it("both ways echoes 50 MB in little memory", function()
+    local client = get_server():connect()
+    local before = get_server():rss()
+    local piece, count = ("0123456789abcdef"):rep(4096), 800
+    client:send(("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n")
+      :format(#piece * count))
+    assert.is_truthy(client:receive "\r\n\r\n")
+    local sent, received, most = 0, 0, 0
+    local rest = ""
+    while sent < count do
+      assert(client:send(piece))
+      sent = sent + 1
+      while received < (sent - 4) * #piece do
+        local bytes = assert(client:receive())
+        received = received + #bytes
+        rest = bytes:sub(-5)
+      end
+      if sent % 100 == 0 then most = math.max(most, get_server():rss() - before) end
+    end
+    while rest ~= "0\r\n\r\n" do
+      local bytes = assert(client:receive())
+      received = received + #bytes
+      rest = (rest .. bytes):sub(-5)
+    end
+    assert.is_true(received > #piece * count)
+    assert.is_true(most < 16 * MB * support.slowdown, "memory has grown by " .. most)
+  end)
+
+  it("both ways echoes every byte", function()
+    local bytes = {}
+    for i = 1, 200000 do bytes[i] = string.char((i * 7 + i / 251) % 256) end
+    local body = table.concat(bytes)
+    assert.equal(body, get_server():post("/echo", body).body)
+    local response = get_server():request { method = "POST", path = "/echo", chunked = true,
+      body = { body:sub(1, 1), body:sub(2, 70000), body:sub(70001) } }
+    assert.equal(body, response.body)
+  end)
+end)
