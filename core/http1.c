@@ -8,8 +8,9 @@
 #include "head.h"
 #include "web.h"
 
-#define BLANK_BYTES 4       /* two empty lines before a request line (RFC 9112 section 2.2) */
-#define CHUNK_FRAME_BYTES 2 /* what an extension costs beside its text: ";" and "=" */
+#define BLANK_BYTES 4     /* two empty lines before a request line (RFC 9112 section 2.2) */
+#define EXTENSION_FRAME 2 /* what an extension costs beside its text: ";" and "=" */
+#define FRAME_BYTES 24    /* between two texts behind the head: two line ends and a chunk's size */
 
 static fl_http1 *http_of(llhttp_t *parser)
 {
@@ -47,8 +48,7 @@ static int message_begins(llhttp_t *parser)
     http->head_done = false;
     http->in_value = false;
     http->blank = 0;
-    http->overhead = 0;
-    http->chunks = 0;
+    http->extensions = 0;
     http->trailer_count = 0;
     http->target_at = 0;
     return 0;
@@ -87,32 +87,53 @@ static int trailer_bytes(fl_http1 *http, fl_request *request, const char *at, si
     return request->trailers.failed ? refuse(http, 503) : 0;
 }
 
-/* A span goes on when it starts where the last one ended: llhttp cuts spans at the end of a read. */
-static int trailer_name(fl_http1 *http, fl_request *request, const char *at, size_t size)
+/* Notes a body's, an extension's or a trailer's text. llhttp takes endless zeros before a chunk's
+ * size and endless blanks around a trailer's value: false, when so much lies before this text. */
+static bool next_span(fl_http1 *http, const char *at, size_t size)
 {
     uint64_t position = position_of(http, at);
-    if (http->in_value || position != http->span_end || http->trailer_count == 0) {
-        if (http->trailer_count++ >= request->web->settings->trailer_fields)
-            return refuse(http, 431);
-        if (http->trailer_count > 1) fl_buffer_byte(&request->trailers, '\0');
-        if (http->trailer_count > 1 && !http->in_value) fl_buffer_byte(&request->trailers, '\0');
-        http->in_value = false;
-    }
+    bool fits = position <= http->span_end + FRAME_BYTES;
     http->span_end = position + size;
-    return trailer_bytes(http, request, at, size);
+    return fits;
+}
+
+static void trim_trailer(const fl_http1 *http, fl_request *request)
+{
+    fl_buffer *trailers = &request->trailers;
+    if (!http->in_value) return;
+    while (trailers->size && (trailers->data[trailers->size - 1] == ' ' ||
+                              trailers->data[trailers->size - 1] == '\t'))
+        trailers->size--;
+}
+
+static int trailer_begins(fl_http1 *http, fl_request *request)
+{
+    if (http->trailer_count++ >= request->web->settings->trailer_fields) return refuse(http, 431);
+    trim_trailer(http, request);
+    if (http->trailer_count > 1) fl_buffer_byte(&request->trailers, '\0');
+    if (http->trailer_count > 1 && !http->in_value) fl_buffer_byte(&request->trailers, '\0');
+    http->in_value = false;
+    return 0;
+}
+
+/* A span goes on where the last one ended: llhttp cuts spans at the end of a read. */
+static int trailer_name(fl_http1 *http, fl_request *request, const char *at, size_t size)
+{
+    bool goes_on =
+        http->trailer_count > 0 && !http->in_value && position_of(http, at) == http->span_end;
+    if (!next_span(http, at, size)) return refuse(http, 400);
+    int error = goes_on ? 0 : trailer_begins(http, request);
+    return error ? error : trailer_bytes(http, request, at, size);
 }
 
 static int trailer_value(fl_http1 *http, fl_request *request, const char *at, size_t size)
 {
-    uint64_t position = position_of(http, at);
+    bool goes_on = position_of(http, at) == http->span_end;
     if (http->trailer_count == 0) return refuse(http, 400); /* a value without a name */
-    if (!http->in_value) {
-        http->in_value = true;
-        fl_buffer_byte(&request->trailers, '\0');
-    } else if (position != http->span_end) {
-        return refuse(http, 400); /* folded line, RFC 9112 section 5.2 */
-    }
-    http->span_end = position + size;
+    if (!next_span(http, at, size)) return refuse(http, 400);
+    if (http->in_value && !goes_on) return refuse(http, 400); /* folded, RFC 9112 section 5.2 */
+    if (!http->in_value) fl_buffer_byte(&request->trailers, '\0');
+    http->in_value = true;
     return trailer_bytes(http, request, at, size);
 }
 
@@ -162,42 +183,42 @@ static int field_value(llhttp_t *parser, const char *at, size_t size)
 /* What follows the last value up to the empty line is looked at too: keep that much of it. */
 #define HEAD_TAIL 256
 
-/* Makes the head's bytes lie in one piece, up to a little behind `stop`. */
-static bool gather_head(fl_http1 *http, fl_request *request, const char *stop)
+/* Makes the head's bytes lie in one piece, up to a little behind the last field, which ends at the
+ * stream position `end`. */
+static bool gather_head(fl_http1 *http, fl_request *request, uint64_t end)
 {
-    request->head_size = (uint32_t)(position_of(http, stop) - http->target_at);
-    size_t left = http->size - (size_t)(stop - http->chunk);
+    size_t here = end > http->position ? (size_t)(end - http->position) : 0;
+    size_t left = http->size - here;
     size_t tail = left < HEAD_TAIL ? left : HEAD_TAIL;
+    request->head_size = (uint32_t)(http->position + here - http->target_at);
     if (http->target_at >= http->position) { /* all of it in this chunk */
         request->head_available = request->head_size + (uint32_t)tail;
         return true;
     }
-    fl_buffer_append(&request->head, http->chunk, (size_t)(stop - http->chunk) + tail);
+    fl_buffer_append(&request->head, http->chunk, here + tail);
     request->base = request->head.data;
     request->head_available = (uint32_t)request->head.size;
     return !request->head.failed;
 }
 
-/* Where the last value (or the target, without fields) ends in this chunk. */
-static const char *last_end(const fl_http1 *http, const fl_request *request)
+/* Where the last value (or the target, without fields) ends. */
+static uint64_t last_end(const fl_http1 *http, const fl_request *request)
 {
-    uint64_t end = http->target_at + request->target_size;
-    if (request->header_count) {
-        const fl_header *last = &request->headers[request->header_count - 1];
-        end = http->target_at + last->name + last->name_size;
-        if (last->value_size) end = http->target_at + last->value + last->value_size;
-    }
-    return end > http->position ? http->chunk + (end - http->position) : http->chunk;
+    if (!request->header_count) return http->target_at + request->target_size;
+    const fl_header *last = &request->headers[request->header_count - 1];
+    if (last->value_size) return http->target_at + last->value + last->value_size;
+    return http->target_at + last->name + last->name_size;
 }
 
 static int headers_complete(llhttp_t *parser)
 {
     fl_http1 *http = http_of(parser);
     fl_request *request = request_of(parser);
-    if (!gather_head(http, request, last_end(http, request))) return refuse(http, 503);
+    uint64_t end = last_end(http, request);
+    if (!gather_head(http, request, end)) return refuse(http, 503);
     http->head_done = true;
     http->in_value = false;
-    http->body_at = http->target_at + request->head_size;
+    http->span_end = end + HEAD_TAIL; /* blanks and the empty line lie between */
     parser->upgrade = 0; /* no protocol to upgrade to: RFC 9110 section 7.8 lets us ignore it */
     request->method = parser->method;
     request->minor = parser->http_minor;
@@ -218,6 +239,7 @@ static int body_read(llhttp_t *parser, const char *at, size_t size)
 {
     fl_http1 *http = http_of(parser);
     fl_request *request = request_of(parser);
+    if (!next_span(http, at, size)) return refuse(http, 400);
     request->body_size += size;
     if (request->body_use == FL_BODY_DISCARD) return 0;
     if (request->body_size > request->max_body) return refuse(http, 413);
@@ -236,25 +258,37 @@ static int chunk_begins(llhttp_t *parser)
 {
     fl_http1 *http = http_of(parser);
     fl_request *request = request_of(parser);
-    http->chunks++;
     if (request->body_use == FL_BODY_DISCARD) return 0;
     bool fits = parser->content_length <= request->max_body - request->body_size;
     return fits ? 0 : refuse(http, 413);
 }
 
+static int extension_bytes(llhttp_t *parser, size_t size)
+{
+    fl_http1 *http = http_of(parser);
+    uint64_t most = request_of(parser)->web->settings->chunk_extensions;
+    if (size > most - http->extensions) return refuse(http, 413);
+    http->extensions += (uint32_t)size;
+    return 0;
+}
+
 static int extension_read(llhttp_t *parser, const char *at, size_t size)
 {
-    (void)at;
     fl_http1 *http = http_of(parser);
-    http->overhead += (uint32_t)size + CHUNK_FRAME_BYTES;
-    bool too_much = http->overhead > request_of(parser)->web->settings->chunk_extensions;
-    return too_much ? refuse(http, 413) : 0;
+    if (!next_span(http, at, size)) return refuse(http, 400);
+    return extension_bytes(parser, size);
+}
+
+static int extension_named(llhttp_t *parser)
+{
+    return extension_bytes(parser, EXTENSION_FRAME);
 }
 
 static int message_complete(llhttp_t *parser)
 {
     fl_request *request = request_of(parser);
     request->complete = true;
+    trim_trailer(http_of(parser), request);
     if (request->trailers.size && !fl_head_check_trailers(request))
         return refuse(http_of(parser), 400);
     return HPE_PAUSED;
@@ -269,6 +303,7 @@ const llhttp_settings_t fl_http1_settings = {
     .on_body = body_read,
     .on_chunk_header = chunk_begins,
     .on_chunk_extension_name = extension_read,
+    .on_chunk_extension_name_complete = extension_named,
     .on_chunk_extension_value = extension_read,
     .on_message_complete = message_complete,
 };
@@ -318,17 +353,11 @@ static int keep_partial(fl_http1 *http, fl_request *request)
     return request->head.failed ? 503 : 0;
 }
 
-#define CHUNK_FRAME_MOST 24 /* a size line and two line ends */
-
-/* Chunked framing that llhttp is lenient about: sizes with endless zeros, a last line end that is
- * not CR LF (RFC 9112 section 7.1). Looks at what was read last; 0 or 400. */
+/* Chunked framing that llhttp is lenient about and that no text has followed yet, and a last line
+ * end that is not CR LF (RFC 9112 section 7.1). Looks at what was read last; 0 or 400. */
 static int check_chunking(fl_http1 *http, const fl_request *request, fl_slice read)
 {
-    const fl_settings *settings = request->web->settings;
-    uint64_t framing = http->position + read.size - http->body_at - request->body_size;
-    uint64_t allowed = (http->chunks + 2ULL) * CHUNK_FRAME_MOST + settings->chunk_extensions +
-                       settings->trailer_block + settings->trailer_fields * 4;
-    if (framing > allowed) return 400;
+    if (http->position + read.size > http->span_end + FRAME_BYTES) return 400;
     char last = read.data[read.size - 1];
     char before = read.size > 1 ? read.data[read.size - 2] : http->last_byte;
     http->last_byte = last;

@@ -22,10 +22,8 @@ typedef struct fl_http1 {
     uint64_t position;   /* stream position of chunk[0] */
     uint64_t message_at; /* stream position of the request line's first byte */
     uint64_t target_at;  /* stream position of the target's first byte */
-    uint64_t span_end;   /* stream position where the last span ended */
-    uint32_t overhead;   /* chunk extensions and trailers so far */
-    uint64_t body_at;    /* stream position of the last field's end: the body begins a little behind it */
-    uint32_t chunks;
+    uint64_t span_end;   /* stream position where the last text behind the head ended */
+    uint32_t extensions; /* bytes of chunk extensions so far */
     uint16_t trailer_count;
     char last_byte;
     uint8_t blank;       /* CR and LF before a request line */

@@ -95,7 +95,9 @@ static bool keeps_alive(const fl_request *request)
 {
     const fl_connection *connection = request->connection;
     const fl_web *web = request->web;
-    if (!request->keep_alive || connection->close_after || connection->half_closed) return false;
+    size_t more = connection->processing ? connection->unread.size : connection->ahead.size;
+    if (!request->keep_alive || connection->close_after) return false;
+    if (connection->half_closed && more == 0) return false;
     if (web->phase != FL_WEB_SERVING) return false;
     if (connection->served + 1 >= web->settings->requests_per_connection) return false;
     if (request->complete) return true;

@@ -160,7 +160,9 @@ fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead)
     for (unsigned i = 0; i < server->web_count; i++) {
         fl_web *web = &server->webs[i];
         unsigned count = atomic_load_explicit(&web->connection_count, memory_order_relaxed);
-        if (count < least) {
+        /* what is in Lua now may be so for long: a connection is better off here */
+        bool busy = atomic_load_explicit(&web->claim.state, memory_order_relaxed) != FL_CLAIM_C;
+        if (count < least && !busy) {
             best = web;
             least = count;
         }

@@ -417,7 +417,7 @@ static int task_background(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     fl_task *task = running_task(L);
-    if (!task->request || task->request->ended) return start_in(L, NULL);
+    if (!task->request || task->request->ended) return start_in(L, task->request);
     append_call(L, &task->request->background);
     return 0;
 }
@@ -427,7 +427,7 @@ static int task_at_end(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     fl_task *task = running_task(L);
-    if (!task->request || task->request->ended) return start_in(L, NULL);
+    if (!task->request || task->request->ended) return start_in(L, task->request);
     append_call(L, &task->request->at_end);
     return 0;
 }

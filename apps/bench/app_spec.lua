@@ -28,7 +28,7 @@ support.describe_server("the bench app", { dir = "apps/bench" }, function(get_se
 
   it("refuses what is not JSON", function()
     local broken = { ["Content-Type"] = "application/json" }
-    assert.equal(400, get_server():post("/echo", '{"id":', broken).status)
+    assert.equal(422, get_server():post("/echo", '{"id":', broken).status)
   end)
 
   it("answers a pipeline of sixteen in order", function()

@@ -71,6 +71,7 @@ end
 local FASTERLUA = [[
 #!/bin/sh
 [ "$1" = serve ] || exec "$BINARY" "$@"
+: >serve.log
 "$BINARY" "$@" --port 0 >serve.log 2>&1 &
 server=$!
 while kill -0 $server 2>/dev/null && ! grep -q 'listening on' serve.log; do sleep 0.05; done
@@ -82,13 +83,19 @@ exit $status
 ]]
 local MAKE = '#!/bin/sh\nexec /usr/bin/make -C "$PROJECT" -n "$@" >/dev/null\n'
 
-local function new_sandbox()
+---@class support.sandbox
+---@field folder string
+---@field server support.server? of the latest app
+
+---A sandbox for the blocks of one document.
+---@return support.sandbox
+function M.open()
   local folder = process.temporary_directory()
   write(folder .. "/bin/fasterlua", FASTERLUA)
   write(folder .. "/bin/make", MAKE)
   os.execute("chmod +x '" .. folder .. "'/bin/*")
   os.execute("mkdir -p '" .. folder .. "/work'")
-  return folder
+  return { folder = folder }
 end
 
 local function run_command(sandbox, port, command)
@@ -282,15 +289,28 @@ local function run_lua(sandbox, block)
   sandbox.server = support.start { dir = path }
 end
 
-local function run(sandbox, block)
+---Does with a block what its language says; raises what is wrong with it.
+---@param sandbox support.sandbox
+---@param block support.block
+function M.run(sandbox, block)
   if block.language == "lua" then
     run_lua(sandbox, block)
   elseif block.language == "sh" then
     sandbox.server = sandbox.server or support.start { dir = "apps" }
     run_shell(sandbox, block, sandbox.server)
-  else
+  elseif checks[block.language] then
     checks[block.language](sandbox, block)
+  else
+    error(("line %d: unknown language %q"):format(block.line, block.language), 0)
   end
+end
+
+---@param sandbox support.sandbox
+function M.close(sandbox)
+  if sandbox.server then
+    sandbox.server:stop()
+  end
+  process.remove_directory(sandbox.folder)
 end
 
 ---Tests every block of a document.
@@ -299,20 +319,15 @@ function M.describe(path)
   busted.describe(path, function()
     local sandbox
     busted.strict_setup(function()
-      sandbox = { folder = new_sandbox() }
+      sandbox = M.open()
     end)
     busted.strict_teardown(function()
-      if sandbox.server then
-        sandbox.server:stop()
-      end
-      process.remove_directory(sandbox.folder)
+      M.close(sandbox)
     end)
     for _, block in ipairs(M.parse(path)) do
       local title = titles[block.language] or "a block"
       busted.it(("keeps the promise of %s in line %d"):format(title, block.line), function()
-        assert(titles[block.language], ("line %d: unknown language %q"):format(block.line,
-          block.language))
-        run(sandbox, block)
+        M.run(sandbox, block)
       end)
     end
   end)

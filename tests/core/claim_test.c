@@ -1,0 +1,134 @@
+#include "claim.h"
+
+#include "test.h"
+
+typedef struct fl_probe {
+    fl_claim claim;
+    bool went_on;
+    bool cleaned_up; /* as pthread_exit does */
+} fl_probe;
+
+static void clean_up(void *data)
+{
+    fl_probe *probe = data;
+    probe->cleaned_up = true;
+}
+
+static void *take_back(void *data)
+{
+    fl_probe *probe = data;
+    pthread_cleanup_push(clean_up, probe);
+    fl_claim_take(&probe->claim);
+    probe->went_on = true;
+    pthread_cleanup_pop(0);
+    return probe;
+}
+
+/* What the thread returned; NULL: it ended by pthread_exit. */
+static void *run(void *(*function)(void *), fl_probe *probe)
+{
+    pthread_t thread;
+    void *result = NULL;
+    if (pthread_create(&thread, NULL, function, probe) != 0) return NULL;
+    pthread_join(thread, &result);
+    return result;
+}
+
+TEST(a_thread_begins_in_c)
+{
+    fl_claim claim = {0};
+    CHECK_EQUAL_INT(claim.state, FL_CLAIM_C);
+}
+
+TEST(a_thread_in_c_cannot_be_retired)
+{
+    fl_claim claim = {0};
+    CHECK(!fl_claim_retire(&claim));
+    CHECK_EQUAL_INT(claim.state, FL_CLAIM_C);
+}
+
+TEST(a_thread_in_lua_can_be_retired_once)
+{
+    fl_claim claim = {0};
+    fl_claim_enter_lua(&claim);
+    CHECK(fl_claim_retire(&claim));
+    CHECK(!fl_claim_retire(&claim));
+    CHECK_EQUAL_INT(claim.state, FL_CLAIM_RETIRED);
+}
+
+TEST(a_thread_that_took_its_structures_back_cannot_be_retired_until_it_gives_them)
+{
+    fl_claim claim = {0};
+    fl_claim_enter_lua(&claim);
+    fl_claim_take(&claim);
+    CHECK(!fl_claim_retire(&claim));
+    fl_claim_give(&claim);
+    CHECK(fl_claim_retire(&claim));
+}
+
+TEST(every_entry_into_lua_is_a_turn_of_its_own)
+{
+    fl_claim claim = {0};
+    fl_claim_enter_lua(&claim);
+    fl_claim_take(&claim);
+    fl_claim_give(&claim); /* an owning function: still the same turn */
+    CHECK_EQUAL_INT(claim.turn, 1);
+    fl_claim_take(&claim);
+    fl_claim_enter_lua(&claim);
+    CHECK_EQUAL_INT(claim.turn, 2);
+}
+
+TEST(a_thread_in_lua_takes_its_structures_back_and_goes_on)
+{
+    fl_probe probe = {0};
+    fl_claim_enter_lua(&probe.claim);
+    CHECK(run(take_back, &probe) == &probe);
+    CHECK(probe.went_on && !probe.cleaned_up);
+    CHECK_EQUAL_INT(probe.claim.state, FL_CLAIM_C);
+}
+
+TEST(a_thread_that_finds_itself_retired_ends_there)
+{
+    fl_probe probe = {0};
+    fl_claim_enter_lua(&probe.claim);
+    CHECK(fl_claim_retire(&probe.claim));
+    CHECK(run(take_back, &probe) == NULL);
+    CHECK(!probe.went_on && probe.cleaned_up);
+    CHECK_EQUAL_INT(probe.claim.state, FL_CLAIM_RETIRED);
+}
+
+/* The thread counts without any other synchronisation than its claim. */
+typedef struct fl_race {
+    fl_claim claim;
+    unsigned long counted;
+    _Atomic bool started;
+} fl_race;
+
+static void *count_until_retired(void *data)
+{
+    fl_race *race = data;
+    for (;;) {
+        fl_claim_enter_lua(&race->claim);
+        atomic_store(&race->started, true);
+        fl_claim_take(&race->claim);
+        race->counted++;
+    }
+    return NULL;
+}
+
+TEST(whoever_retires_a_thread_owns_what_it_wrote)
+{
+    for (unsigned round = 0; round < 50; round++) {
+        fl_race race = {0};
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, count_until_retired, &race) == 0);
+        while (!atomic_load(&race.started)) sched_yield();
+        while (!fl_claim_retire(&race.claim)) sched_yield();
+        unsigned long counted = ++race.counted; /* ours now, while it may still run */
+        pthread_join(thread, NULL);
+        CHECK(race.counted == counted);
+        CHECK(counted == atomic_load(&race.claim.turn));
+    }
+}
+
+TEST_MAIN
