@@ -196,7 +196,7 @@ int fl_child_start(fl_child **out, const fl_child_program *program, unsigned wor
 {
     char server[96];
     (void)snprintf(server, sizeof(server), "FASTERLUA_SERVER=%u %u %" PRIu64, worker, restarts,
-                   program->started);
+                   program->started ? program->started : uv_hrtime());
     fl_child *child = calloc(1, sizeof(*child));
     if (!child) return UV_ENOMEM;
     child->events = events;

@@ -35,7 +35,7 @@ typedef struct fl_child_program { /* what is the same for all of them */
     uv_loop_t *loop;
     const char *path; /* executable */
     char **argv;
-    uint64_t started;        /* when the supervisor was, ns */
+    uint64_t started; /* when the supervisor was, ns; 0 once it serves: the child's own start */
     unsigned threads, slots; /* of the ledger */
 } fl_child_program;
 

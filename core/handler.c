@@ -75,7 +75,10 @@ static void end_of_stream(fl_request *request)
 static void cut_stream(fl_request *request)
 {
     request->keep_alive = false;
+    fl_request_hold(request);
     if (request->connection) fl_connection_close(request->connection);
+    end_request(request);
+    fl_request_release(request);
 }
 
 static void stream_ended(fl_task *task, int status, int results)

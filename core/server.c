@@ -25,7 +25,7 @@
 
 #define START_FAILED 3
 #define LOG_PATIENCE 1000000000u
-#define ADMIN_RETRY_MS 500
+#define ADMIN_RETRY_MS 20
 #define LAST_CALL_MS 300
 
 typedef enum { LOADING, LISTENING, SERVING, DRAINING, ENDING } server_phase;
@@ -340,7 +340,7 @@ static void drain(fl_server *server, bool stop)
     if (server->phase == SERVING) {
         uint64_t milliseconds = server->settings->drain / 1000000;
         uv_timer_start(&server->drain, drain_over, milliseconds, 0);
-        stop_admin(server);
+        if (!stop) stop_admin(server); /* its successor wants the address */
     }
     server->phase = DRAINING;
     for (unsigned i = 0; i < server->web_count; i++) fl_web_drain(&server->webs[i], stop);

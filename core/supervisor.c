@@ -151,6 +151,7 @@ static void advance_start(supervisor *self)
     else if (self->phase == LOADING && every(self, fl_worker_is_loaded))
         bind_and_listen(self);
     else if (self->phase == STARTING && every(self, has_started)) {
+        self->context.program.started = 0;
         self->phase = SERVING;
         (void)fl_notify_send(self->manager, "READY=1\nSTATUS=serving");
     }
@@ -293,8 +294,9 @@ static int set_up(supervisor *self, const fl_settings *settings, char **argv)
     if (!self->workers) return UV_ENOMEM;
     fill_context(self, argv);
     int error = find_program(self);
-    if (!error) error = fl_log_open_stdout(&self->context.log, settings->log_format, settings->log_level,
-                                    settings->log_buffer);
+    if (!error)
+        error = fl_log_open_stdout(&self->context.log, settings->log_format, settings->log_level,
+                                   settings->log_buffer);
     if (!error) error = watch_signals(self);
     return error;
 }

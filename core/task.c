@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <lauxlib.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "connection.h"
@@ -553,7 +554,9 @@ static int task_sleep(lua_State *L)
     fl_state *state = fl_state_of(L);
     fl_sleep *sleep = (fl_sleep *)fl_op_new(L, sizeof(*sleep), &sleep_kind);
     fl_claim_take(&state->web->claim);
-    fl_web_start_deadline(state->web, &sleep->deadline, (uint64_t)(seconds * 1000 + 0.999),
+    /* the loop's clock stands since the turn began: from now, and never a moment too early */
+    double since = (double)uv_hrtime() / 1e6 - (double)uv_now(&state->web->loop);
+    fl_web_start_deadline(state->web, &sleep->deadline, (uint64_t)ceil(seconds * 1000 + since),
                           sleep_over);
     fl_claim_give(&state->web->claim);
     return 1;
