@@ -30,7 +30,6 @@ bool fl_buffer_grow(fl_buffer *buffer, size_t extra);
 /* Drops the first `count` bytes, moving the rest to the front. */
 void fl_buffer_consume(fl_buffer *buffer, size_t count);
 
-
 void fl_buffer_printf(fl_buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void fl_buffer_number(fl_buffer *buffer, uint64_t number); /* decimal */
@@ -65,6 +64,7 @@ static inline void fl_buffer_byte(fl_buffer *buffer, char byte)
     fl_buffer_append(buffer, &byte, 1);
 }
 
-#define FL_BUFFER_LITERAL(buffer, literal) fl_buffer_append((buffer), (literal), sizeof(literal) - 1)
+#define FL_BUFFER_LITERAL(buffer, literal)                                                         \
+    fl_buffer_append((buffer), (literal), sizeof(literal) - 1)
 
 #endif

@@ -1,5 +1,6 @@
-/* A batch: everything that one read brought is parsed, every complete request answered into web->out,
- * and then written at once. The batch ends early when a handler waits: the rest is read ahead. */
+/* A batch: everything that one read brought is parsed, every complete request answered into
+ * web->out, and then written at once. The batch ends early when a handler waits: the rest is read
+ * ahead. */
 #include "connection.h"
 
 #include <arpa/inet.h>
@@ -278,7 +279,8 @@ bool fl_connection_is_idle(const fl_connection *connection)
     return !connection->request && connection->ahead.size == 0 && !connection->output;
 }
 
-/* The answer is complete. What is left of the message is read and dropped, or the connection ends. */
+/* The answer is complete. What is left of the message is read and dropped, or the connection ends.
+ */
 static void request_done(fl_connection *connection)
 {
     fl_request *request = connection->request;
@@ -350,8 +352,7 @@ static void body_arrived(fl_connection *connection, fl_request *request)
         fl_connection_close(connection);
         return;
     }
-    if (request->body_ticket != 0 &&
-        (request->complete || request->body_use == FL_BODY_CHUNKS)) {
+    if (request->body_ticket != 0 && (request->complete || request->body_use == FL_BODY_CHUNKS)) {
         fl_task_wake(request->state, request->body_ticket);
         request->body_ticket = 0;
     }

@@ -1,4 +1,5 @@
-/* connection: a client's socket: reads, has requests parsed and dispatched, writes answers in order.
+/* connection: a client's socket: reads, has requests parsed and dispatched, writes answers in
+ * order.
  *
  * Owner: its web thread; *loop*; freed after the socket's close callback. The uv handle is held by
  * pointer, because evacuation abandons it with its loop. One request is handled at a time; what was
@@ -35,8 +36,8 @@ struct fl_connection {
     uv_tcp_t *socket;
     fl_http1 http;
     fl_request *request; /* being read or handled; NULL: idle */
-    fl_slice unread;     /* bytes in the read buffer not parsed yet, recorded before Lua is entered */
-    fl_buffer ahead;     /* bytes read while a request is handled */
+    fl_slice unread; /* bytes in the read buffer not parsed yet, recorded before Lua is entered */
+    fl_buffer ahead; /* bytes read while a request is handled */
     fl_output *output;
     fl_request *unwritten; /* answered in what is queued; have something to do afterwards */
     fl_deadline deadline;
@@ -64,8 +65,10 @@ void fl_connection_answered(fl_connection *connection);
 /* Writes what is in web->out, as answers of this connection. */
 void fl_connection_flush(fl_connection *connection);
 
-/* A piece of a stream, outside the batch: `prefix` and `suffix` frame it. 0 or a negative uv code. */
-int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice piece, fl_slice suffix);
+/* A piece of a stream, outside the batch: `prefix` and `suffix` frame it. 0 or a negative uv code.
+ */
+int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice piece,
+                        fl_slice suffix);
 size_t fl_connection_queued(const fl_connection *connection);
 
 void fl_connection_want_body(fl_connection *connection); /* sends 100 Continue, reads on */

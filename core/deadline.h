@@ -1,8 +1,8 @@
 /* deadline: a timer wheel of our own, so that timers do not hang from a loop that may be abandoned,
  * and starting or stopping one allocates nothing and costs a few instructions.
  *
- * Owner: a web thread; *loop* only. An fl_deadline is embedded in what it guards and must be stopped
- * before that memory goes. Times are milliseconds of the loop's clock, absolute. */
+ * Owner: a web thread; *loop* only. An fl_deadline is embedded in what it guards and must be
+ * stopped before that memory goes. Times are milliseconds of the loop's clock, absolute. */
 #ifndef FL_DEADLINE_H
 #define FL_DEADLINE_H
 

@@ -1,8 +1,8 @@
 /* fields: query strings, urlencoded forms and Cookie fields into Lua tables.
  *
- * Pure; the thread of L. One linear pass, no patterns. Names and values are percent-decoded, "+" is a
- * space (not in cookies); a "%" that begins no escape stays. Only "&" separates. More names than the
- * limit raise an HttpError. */
+ * Pure; the thread of L. One linear pass, no patterns. Names and values are percent-decoded, "+" is
+ * a space (not in cookies); a "%" that begins no escape stays. Only "&" separates. More names than
+ * the limit raise an HttpError. */
 #ifndef FL_FIELDS_H
 #define FL_FIELDS_H
 

@@ -22,8 +22,7 @@ static void account(fl_request *request)
     if (!web->timing) return;
     uint64_t now = uv_hrtime();
     uint64_t duration = now > request->started ? now - request->started : 0;
-    if (request->route)
-        fl_metrics_request(request->route->metrics, request->status, duration);
+    if (request->route) fl_metrics_request(request->route->metrics, request->status, duration);
     if (!web->settings->access_log) return;
     char id[40], address[64];
     fl_slice client = FL_SLICE("-");
@@ -274,7 +273,8 @@ static void push_bad_param(const fl_param *param, lua_State *L)
     lua_rawseti(L, -2, 1);
 }
 
-/* fallback(req, status, detail, headers): the app's middleware sees the server's own answers too. */
+/* fallback(req, status, detail, headers): the app's middleware sees the server's own answers too.
+ */
 static void run_fallback(fl_request *request, const fl_refusal *refusal)
 {
     fl_state *state = request->state;
@@ -291,8 +291,8 @@ static void run_fallback(fl_request *request, const fl_refusal *refusal)
         push_bad_param(&request->web->match.params[0], co);
     else
         lua_pushnil(co);
-    const char *colon = memchr(refusal->lines.data ? refusal->lines.data : "", ':',
-                               refusal->lines.size);
+    const char *colon =
+        memchr(refusal->lines.data ? refusal->lines.data : "", ':', refusal->lines.size);
     if (colon) { /* one line: "Name: value\r\n" */
         lua_createtable(co, 0, 1);
         lua_pushlstring(co, refusal->lines.data, (size_t)(colon - refusal->lines.data));

@@ -6,8 +6,8 @@
 
 #include "request.h"
 
-/* The head is complete: refuses, redirects or runs the handler. The request may be answered and gone
- * when it returns: hold it. */
+/* The head is complete: refuses, redirects or runs the handler. The request may be answered and
+ * gone when it returns: hold it. */
 void fl_handler_dispatch(fl_request *request);
 
 /* The client has left: tasks that may be cancelled are, the answer will be dropped. */

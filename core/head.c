@@ -12,11 +12,10 @@ static bool is_blank(char c)
 enum { TOKEN = 1, HOST = 2, BOTH = 3 };
 
 static const uint8_t kinds[256] = {
-    ['0' ... '9'] = BOTH, ['A' ... 'Z'] = BOTH, ['a' ... 'z'] = BOTH, ['!'] = BOTH,
-    ['#'] = TOKEN,        ['$'] = BOTH,         ['%'] = BOTH,         ['&'] = BOTH,
-    ['\''] = BOTH,        ['*'] = BOTH,         ['+'] = BOTH,         ['-'] = BOTH,
-    ['.'] = BOTH,         ['^'] = TOKEN,        ['_'] = BOTH,         ['`'] = TOKEN,
-    ['|'] = TOKEN,        ['~'] = BOTH,         ['('] = HOST,         [')'] = HOST,
+    ['0' ... '9'] = BOTH, ['A' ... 'Z'] = BOTH, ['a' ... 'z'] = BOTH, ['!'] = BOTH,  ['#'] = TOKEN,
+    ['$'] = BOTH,         ['%'] = BOTH,         ['&'] = BOTH,         ['\''] = BOTH, ['*'] = BOTH,
+    ['+'] = BOTH,         ['-'] = BOTH,         ['.'] = BOTH,         ['^'] = TOKEN, ['_'] = BOTH,
+    ['`'] = TOKEN,        ['|'] = TOKEN,        ['~'] = BOTH,         ['('] = HOST,  [')'] = HOST,
     [','] = HOST,         [';'] = HOST,         ['='] = HOST};
 
 /* Between a name's end and its value: a colon and blanks, on one line. */

@@ -1,7 +1,7 @@
 /* head: what a request's head means, and all that is refused about it.
  *
- * Pure functions of the request's head, *loop*, called by http1 when the head is complete. llhttp in
- * strict mode has checked the grammar; what it lets through is checked here: folded lines, Host
+ * Pure functions of the request's head, *loop*, called by http1 when the head is complete. llhttp
+ * in strict mode has checked the grammar; what it lets through is checked here: folded lines, Host
  * missing, repeated or malformed, odd versions and target forms, list-valued or empty framing
  * fields, framing fields in trailers. */
 #ifndef FL_HEAD_H

@@ -343,11 +343,13 @@ static int skip_blank(fl_http1 *http, fl_slice *data)
 /* A head that goes on in the next read: its bytes so far are ours to keep. */
 static int keep_partial(fl_http1 *http, fl_request *request)
 {
-    if (!request || http->head_done || http->target_at == 0) return 0;
+    if (!request || http->head_done) return 0;
+    const fl_settings *settings = request->web->settings;
+    if (http->target_at == 0) /* blanks without end behind the method */
+        return http->position + http->size - http->message_at > settings->request_line ? 414 : 0;
     size_t from = http->target_at > http->position ? http->target_at - http->position : 0;
     fl_buffer_append(&request->head, http->chunk + from, http->size - from);
     request->base = request->head.data;
-    const fl_settings *settings = request->web->settings;
     if (request->head.size > settings->request_line + settings->header_block + HEAD_TAIL)
         return request->header_count ? 431 : 414;
     return request->head.failed ? 503 : 0;

@@ -17,7 +17,7 @@
 
 typedef struct fl_http1 {
     llhttp_t parser;
-    const char *chunk;   /* what fl_http1_read was given, while it runs */
+    const char *chunk; /* what fl_http1_read was given, while it runs */
     size_t size;
     uint64_t position;   /* stream position of chunk[0] */
     uint64_t message_at; /* stream position of the request line's first byte */
@@ -26,10 +26,10 @@ typedef struct fl_http1 {
     uint32_t extensions; /* bytes of chunk extensions so far */
     uint16_t trailer_count;
     char last_byte;
-    uint8_t blank;       /* CR and LF before a request line */
-    bool head_done;      /* header fields from now on are trailers */
+    uint8_t blank;  /* CR and LF before a request line */
+    bool head_done; /* header fields from now on are trailers */
     bool in_value;
-    int refused;         /* status that the callbacks decided on */
+    int refused; /* status that the callbacks decided on */
 } fl_http1;
 
 extern const llhttp_settings_t fl_http1_settings;

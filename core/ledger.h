@@ -8,8 +8,8 @@
 #ifndef FL_LEDGER_H
 #define FL_LEDGER_H
 
-#include <stddef.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "buffer.h"

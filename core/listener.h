@@ -1,9 +1,9 @@
 /* listener: accepts connections from one listening socket on one loop.
  *
- * Owner: the web thread that polls it; *loop*. The descriptor is the process's copy of a socket that
- * the supervisor holds: closing it here resets nothing. Several listeners may poll the same socket:
- * that of another thread which is busy in Lua (`helping`), or a shared one (--uds, --fd). An
- * accepted connection goes to the thread with the fewest, when this one has two more. */
+ * Owner: the web thread that polls it; *loop*. The descriptor is the process's copy of a socket
+ * that the supervisor holds: closing it here resets nothing. Several listeners may poll the same
+ * socket: that of another thread which is busy in Lua (`helping`), or a shared one (--uds, --fd).
+ * An accepted connection goes to the thread with the fewest, when this one has two more. */
 #ifndef FL_LISTENER_H
 #define FL_LISTENER_H
 

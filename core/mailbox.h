@@ -1,9 +1,9 @@
 /* mailbox: how one thread hands something to another. Nothing else crosses threads.
  *
  * A message is a struct that embeds fl_message; posting passes its ownership to the mailbox, which
- * calls `deliver` on the owner's loop thread, in order of posting, or `drop` on the closing thread when the
- * mailbox closed first. Reference-counted: posters hold it, so that posting to a thread that has gone
- * is refused instead of unsafe. fl_mailbox_post may be called from *any* thread. */
+ * calls `deliver` on the owner's loop thread, in order of posting, or `drop` on the closing thread
+ * when the mailbox closed first. Reference-counted: posters hold it, so that posting to a thread
+ * that has gone is refused instead of unsafe. fl_mailbox_post may be called from *any* thread. */
 #ifndef FL_MAILBOX_H
 #define FL_MAILBOX_H
 

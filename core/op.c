@@ -48,7 +48,7 @@ void fl_op_done(fl_op *op)
     op->done = true;
     leave_state(op);
     luaL_unref(state->L, LUA_REGISTRYINDEX, op->anchor);
-    if (op->ticket) fl_task_wake(state, op->ticket);
+    if (op->ticket != 0) fl_task_wake(state, op->ticket);
     for (unsigned i = 0; i < op->more_count; i++) fl_task_wake(state, op->more[i]);
     op->more_count = 0;
 }
@@ -72,7 +72,7 @@ static int op_is_done(lua_State *L)
 
 static bool add_waiter(fl_op *op, double ticket)
 {
-    if (!op->ticket) {
+    if (op->ticket == 0) {
         op->ticket = ticket;
         return true;
     }

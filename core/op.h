@@ -1,4 +1,5 @@
-/* op: something C is doing for Lua (a sleep, a file read, a program): a userdata that Lua waits for.
+/* op: something C is doing for Lua (a sleep, a file read, a program): a userdata that Lua waits
+ * for.
  *
  * Owner: Lua's collector; while pending it is anchored in the registry, so C may keep the pointer.
  * *loop* of its state's thread. A driver embeds fl_op as its first member, makes it with fl_op_new

@@ -17,6 +17,15 @@ static bool prefix_equal(const uint8_t *a, const uint8_t *b, unsigned bits)
     return ((a[bits / 8] ^ b[bits / 8]) & mask) == 0;
 }
 
+/* Decimal digits and nothing else: a slip in a network must not widen it. */
+static bool parse_bits(const char *text, unsigned width, unsigned *bits)
+{
+    size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 3 || text[digits] != '\0') return false;
+    *bits = (unsigned)strtoul(text, NULL, 10);
+    return *bits <= width;
+}
+
 static bool entry_holds(char *entry, int family, const uint8_t address[16])
 {
     uint8_t network[16];
@@ -26,8 +35,9 @@ static bool entry_holds(char *entry, int family, const uint8_t address[16])
     if (slash) *slash++ = '\0';
     if (inet_pton(family, entry, network) != 1) return false;
     unsigned width = family == AF_INET ? 32 : 128;
-    unsigned long bits = slash ? strtoul(slash, NULL, 10) : width;
-    return bits <= width && prefix_equal(network, address, (unsigned)bits);
+    unsigned bits = width;
+    if (slash && !parse_bits(slash, width, &bits)) return false;
+    return prefix_equal(network, address, bits);
 }
 
 bool fl_proxy_trusts(const char *list, int family, const uint8_t address[16])
@@ -55,12 +65,35 @@ static bool is_trusted(const fl_request *request)
                            connection->peer_address);
 }
 
-static fl_slice last_entry(fl_slice list)
+/* The value of the last field of that name above `*line`, which it moves there; data NULL: none.
+ * Several fields are one list (RFC 9110 section 5.3), and a proxy may add its own field below. */
+static fl_slice field_above(const fl_request *request, fl_slice name, unsigned *line)
 {
-    size_t at = list.size;
-    while (at > 0 && list.data[at - 1] != ',') at--;
-    while (at < list.size && list.data[at] == ' ') at++;
-    return fl_slice_of(list.data + at, list.size - at);
+    while (*line > 0) {
+        const fl_header *field = &request->headers[--*line];
+        if (fl_slice_equal_nocase(fl_request_text(request, field->name, field->name_size), name))
+            return fl_request_text(request, field->value, field->value_size);
+    }
+    return (fl_slice){0};
+}
+
+/* Takes the last entry off a comma-separated list. */
+static fl_slice cut_last(fl_slice *list)
+{
+    size_t end = list->size;
+    while (end > 0 && (list->data[end - 1] == ' ' || list->data[end - 1] == '\t')) end--;
+    size_t at = end;
+    while (at > 0 && list->data[at - 1] != ',') at--;
+    list->size = at > 0 ? at - 1 : 0;
+    while (at < end && (list->data[at] == ' ' || list->data[at] == '\t')) at++;
+    return at < end ? fl_slice_of(list->data + at, end - at) : (fl_slice){0};
+}
+
+static fl_slice last_entry(const fl_request *request, fl_slice name)
+{
+    unsigned line = request->header_count;
+    fl_slice list = field_above(request, name, &line);
+    return cut_last(&list);
 }
 
 static bool parse_address(fl_slice text, int *family, uint8_t address[16])
@@ -83,18 +116,17 @@ fl_slice fl_proxy_client(const fl_request *request, char address[64])
     fl_connection_peer(request->connection, address);
     fl_slice client = fl_slice_from_string(address);
     if (!is_trusted(request)) return client;
-    fl_slice list = fl_request_header(request, FL_SLICE("x-forwarded-for"));
     const char *trusted = request->web->settings->forwarded_allow_ips;
-    while (list.size) {
-        fl_slice entry = last_entry(list);
+    unsigned line = request->header_count;
+    fl_slice list = field_above(request, FL_SLICE("x-forwarded-for"), &line);
+    while (list.data) {
         uint8_t bytes[16];
         int family;
+        fl_slice entry = cut_last(&list);
         if (!parse_address(entry, &family, bytes)) return client;
         client = entry;
         if (strcmp(trusted, "*") != 0 && !fl_proxy_trusts(trusted, family, bytes)) return client;
-        list.size = (size_t)(entry.data - list.data);
-        while (list.size && (list.data[list.size - 1] == ',' || list.data[list.size - 1] == ' '))
-            list.size--;
+        if (list.size == 0) list = field_above(request, FL_SLICE("x-forwarded-for"), &line);
     }
     return client;
 }
@@ -102,14 +134,14 @@ fl_slice fl_proxy_client(const fl_request *request, char address[64])
 fl_slice fl_proxy_scheme(const fl_request *request)
 {
     if (!is_trusted(request)) return FL_SLICE("http");
-    fl_slice scheme = last_entry(fl_request_header(request, FL_SLICE("x-forwarded-proto")));
+    fl_slice scheme = last_entry(request, FL_SLICE("x-forwarded-proto"));
     return fl_slice_equal_nocase(scheme, FL_SLICE("https")) ? FL_SLICE("https") : FL_SLICE("http");
 }
 
 fl_slice fl_proxy_host(const fl_request *request)
 {
     if (!is_trusted(request)) return request->host;
-    fl_slice host = last_entry(fl_request_header(request, FL_SLICE("x-forwarded-host")));
+    fl_slice host = last_entry(request, FL_SLICE("x-forwarded-host"));
     return host.size && fl_head_is_host(host) ? host : request->host;
 }
 

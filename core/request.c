@@ -168,7 +168,8 @@ fl_slice fl_request_shown_id(const fl_request *request, char id[40])
 {
     fl_slice given = fl_proxy_request_id(request);
     if (given.size) return given;
-    return fl_slice_of(id, fl_request_id(id, fl_ledger_boot(request->web->ledger), request->number));
+    return fl_slice_of(id,
+                       fl_request_id(id, fl_ledger_boot(request->web->ledger), request->number));
 }
 
 static void take_route(fl_request *request, const fl_route *route)
@@ -211,12 +212,14 @@ void fl_request_route(fl_request *request)
         fl_route_result result =
             fl_router_match(request->state->router, method, rest, &web->scratch, &web->match);
         request->refused = status_of(result, request->method);
-        if (result == FL_ROUTE_FOUND) take_route(request, &request->state->routes[web->match.route]);
+        if (result == FL_ROUTE_FOUND)
+            take_route(request, &request->state->routes[web->match.route]);
     }
     if (!request->refused && request->content_length > request->max_body) request->refused = 413;
 }
 
-/* The functions of a list { { fn, … }, … } each get a task of their own, which holds the request. */
+/* The functions of a list { { fn, … }, … } each get a task of their own, which holds the request.
+ */
 static void start_list(fl_request *request, int *reference)
 {
     if (*reference == LUA_NOREF) return;

@@ -42,9 +42,9 @@ struct fl_request {
     uint32_t head_size;      /* from the target to the last value's end */
     uint32_t head_available; /* bytes there are at base, a little more */
     uint32_t method_gap;     /* bytes from the message's first to the target's */
-    uint16_t target_size; /* the target is at base[0] */
+    uint16_t target_size;    /* the target is at base[0] */
     uint16_t path, path_size, query, query_size;
-    fl_slice host; /* from the target's authority or the Host field */
+    fl_slice host;  /* from the target's authority or the Host field */
     uint8_t method; /* llhttp's */
     uint8_t minor;  /* HTTP/1.minor */
     uint16_t header_count;
@@ -52,18 +52,18 @@ struct fl_request {
     bool chunked, has_length, expects_continue, keep_alive, is_head;
 
     /* the body */
-    fl_slice body;        /* in the read buffer; empty once `body_kept` has it */
-    uint64_t body_size;   /* received so far */
+    fl_slice body;      /* in the read buffer; empty once `body_kept` has it */
+    uint64_t body_size; /* received so far */
     uint64_t max_body;
     fl_body_use body_use;
-    bool complete;        /* read to its end */
-    double body_ticket;   /* the task that waits for more body */
+    bool complete;      /* read to its end */
+    double body_ticket; /* the task that waits for more body */
 
     /* the answer */
-    int refused;          /* status decided before the handler: 413, 503 …; 0: none */
+    int refused;               /* status decided before the handler: 413, 503 …; 0: none */
     bool dispatched, answered; /* answered: the head of the response is written */
-    bool ended;           /* the response is complete */
-    bool streaming, stream_chunked, cancelling;
+    bool ended;                /* the response is complete */
+    bool streaming, stream_chunked;
     int status;
     uint64_t bytes_out;
     double drain_ticket;  /* the task that waits for the socket */
@@ -75,11 +75,11 @@ struct fl_request {
     bool timed_out, gone; /* gone: the client has left */
 
     /* what the pool keeps from use to use; everything above is cleared */
-    fl_buffer head;      /* owned copy, when it came in pieces or is kept */
+    fl_buffer head; /* owned copy, when it came in pieces or is kept */
     fl_buffer body_kept;
-    fl_buffer trailers;  /* name NUL value NUL … */
-    fl_buffer extra;     /* header lines that req:set_cookie added */
-    fl_header *headers;  /* settings->header_fields of them, allocated with the request */
+    fl_buffer trailers; /* name NUL value NUL … */
+    fl_buffer extra;    /* header lines that req:set_cookie added */
+    fl_header *headers; /* settings->header_fields of them, allocated with the request */
 };
 
 fl_request *fl_request_new(fl_web *web, fl_connection *connection); /* one hold; NULL: no memory */
@@ -101,7 +101,8 @@ void fl_request_end(fl_request *request);
 /* Its last byte is written: starts background tasks. */
 void fl_request_written(fl_request *request);
 
-fl_slice fl_request_header(const fl_request *request, fl_slice name); /* first; size 0 data NULL: none */
+fl_slice fl_request_header(const fl_request *request,
+                           fl_slice name); /* first; size 0 data NULL: none */
 fl_slice fl_request_path(const fl_request *request);
 fl_slice fl_request_target(const fl_request *request);
 fl_slice fl_request_body(const fl_request *request);

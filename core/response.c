@@ -441,8 +441,8 @@ static int send_answer(fl_request *request, lua_State *co, fl_answer *answer, bo
     }
     if (lines.type.size) answer->type = lines.type;
     fl_slice text = fl_slice_of(scratch->data, scratch->size);
-    int result = stream ? start_stream(request, co, answer, text)
-                        : send_value(request, co, answer, text);
+    int result =
+        stream ? start_stream(request, co, answer, text) : send_value(request, co, answer, text);
     if (result < 0) /* the headers that middleware set reach the 500 too */
         fl_buffer_append(&request->extra, scratch->data, text.size);
     fl_buffer_reset(scratch, 65536);
@@ -504,7 +504,8 @@ int fl_response_from_lua(fl_request *request, lua_State *co, int results)
     fl_answer answer = {.value = first};
     bool nothing = results == 0 || lua_isnil(co, first);
     if (results == 0) lua_pushnil(co);
-    int status = check_status(co, results > 1 ? first + 1 : lua_gettop(co) + 1, nothing ? 204 : 200, &answer.status);
+    int status = check_status(co, results > 1 ? first + 1 : lua_gettop(co) + 1, nothing ? 204 : 200,
+                              &answer.status);
     if (status < 0) return status;
     if (results > 2) answer.headers = first + 2;
     return send_answer(request, co, &answer, false);
@@ -516,8 +517,7 @@ static int check_header(lua_State *L)
     size_t name_size, value_size;
     const char *name = luaL_checklstring(L, 1, &name_size);
     const char *value = luaL_checklstring(L, 2, &value_size);
-    const char *fault =
-        header_fault(fl_slice_of(name, name_size), fl_slice_of(value, value_size));
+    const char *fault = header_fault(fl_slice_of(name, name_size), fl_slice_of(value, value_size));
     if (fault) return luaL_error(L, "header \"%s\" %s", name, fault);
     return 0;
 }

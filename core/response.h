@@ -13,8 +13,8 @@
 #include "request.h"
 
 #define FL_HTTP_ERROR "fasterlua.http_error" /* registry name of HttpError's metatable */
-#define FL_LENGTH_NONE UINT64_MAX        /* no body by definition: 204, 304, 1xx */
-#define FL_LENGTH_STREAM (UINT64_MAX - 1) /* unknown: chunked, or until the connection closes */
+#define FL_LENGTH_NONE UINT64_MAX            /* no body by definition: 204, 304, 1xx */
+#define FL_LENGTH_STREAM (UINT64_MAX - 1)    /* unknown: chunked, or until the connection closes */
 
 /* "Not Found"; "" for an unknown one. */
 fl_slice fl_response_reason(int status);
@@ -23,7 +23,8 @@ fl_slice fl_response_reason(int status);
  * when it is not the version's default, `lines` (whole header lines) and the request's own. */
 void fl_response_head(fl_request *request, int status, fl_slice type, uint64_t length,
                       fl_slice lines);
-void fl_response_send(fl_request *request, int status, fl_slice type, fl_slice lines, fl_slice body);
+void fl_response_send(fl_request *request, int status, fl_slice type, fl_slice lines,
+                      fl_slice body);
 
 /* `{"detail":"…"}` with the status's reason or `detail`. */
 void fl_response_error(fl_request *request, int status, fl_slice detail, fl_slice lines);

@@ -49,7 +49,6 @@ struct fl_server {
     fl_mailbox *mailbox;
     server_phase phase;
     unsigned loaded, closed, drained, ended, listeners;
-    bool told_closed;
     char address[128]; /* "http://127.0.0.1:8000" */
 };
 
@@ -215,8 +214,7 @@ static void start_admin(uv_timer_t *timer)
     fl_server *server = timer->data;
     if (server->admin || server->phase != SERVING) return;
     const fl_admin_callbacks callbacks = {is_ready, render_metrics, server};
-    int status =
-        fl_admin_start(&server->admin, &server->loop, server->settings->admin, &callbacks);
+    int status = fl_admin_start(&server->admin, &server->loop, server->settings->admin, &callbacks);
     if (status == UV_EADDRINUSE) { /* the process that this one replaces still has it */
         uv_timer_start(timer, start_admin, ADMIN_RETRY_MS, 0);
     } else if (status < 0) {
@@ -471,15 +469,18 @@ static int set_up(fl_server *server, char *why, size_t size)
                                     settings->log_buffer);
     if (status == 0) status = fl_ledger_map(&server->ledger, FL_LEDGER_FD);
     if (status == 0) status = sort_apps(server);
-    (void)snprintf(why, size, "%s", uv_strerror(status));
-    if (status < 0) return status;
+    if (status < 0) {
+        (void)snprintf(why, size, "%s", uv_strerror(status));
+        return status;
+    }
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
     if (status == 0) status = make_webs(server);
     for (unsigned i = 0; i < server->web_count && status == 0; i++)
         status = fl_web_start(&server->webs[i]);
-    if (status == 0) status = fl_watch_start(&server->watch, server, server->webs, server->web_count);
+    if (status == 0)
+        status = fl_watch_start(&server->watch, server, server->webs, server->web_count);
     if (status < 0) (void)snprintf(why, size, "%s", uv_strerror(status));
     return status;
 }

@@ -24,10 +24,10 @@ uint64_t fl_server_in_flight(fl_server *server);
 fl_mailbox *fl_server_mailbox(fl_server *server); /* of the housekeeping loop; owner: the server */
 uv_loop_t *fl_server_loop(fl_server *server);     /* the housekeeping loop: its thread only */
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */
-const fl_app_place *fl_server_app(fl_server *server, size_t number); /* longest prefix first */
+const fl_app_place *fl_server_app(fl_server *server, size_t number);      /* longest prefix first */
 void fl_server_closed(fl_server *server); /* a web thread has accepted its backlog and closed it */
 void fl_server_drained(fl_server *server, fl_web *web);
-void fl_server_ended(fl_server *server); /* a web thread will use it no more */
+void fl_server_ended(fl_server *server);                   /* a web thread will use it no more */
 void fl_server_stuck(fl_server *server, const char *what); /* asks to be replaced */
 
 #endif

@@ -1,7 +1,7 @@
 /* slots: a table that turns objects into numbers which a stale copy cannot misuse.
  *
- * Owner: whoever embeds it; one thread. A handle is life * 2^20 + slot, exact in a Lua number; the life
- * of a slot grows each time it is given back. */
+ * Owner: whoever embeds it; one thread. A handle is life * 2^20 + slot, exact in a Lua number; the
+ * life of a slot grows each time it is given back. */
 #ifndef FL_SLOTS_H
 #define FL_SLOTS_H
 

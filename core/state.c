@@ -4,8 +4,8 @@
 #include <lualib.h>
 #include <stdlib.h>
 
-#include "bind/exec.h"
 #include "bind/digest.h"
+#include "bind/exec.h"
 #include "bind/fs.h"
 #include "bind/log.h"
 #include "bind/request.h"
@@ -18,7 +18,8 @@
 #define HIGH_SHARE 6 / 10 /* of the cap: collect beyond it */
 
 /* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
- * lie within reach of the VM's code, and traces flushed by one hot app must not starve the others. */
+ * lie within reach of the VM's code, and traces flushed by one hot app must not starve the others.
+ */
 static const char jit_options[] =
     "require('jit.opt').start('sizemcode=64', 'maxmcode=4096', 'maxtrace=4000', 'maxrecord=8000')";
 
@@ -89,7 +90,8 @@ void fl_state_safe_point(fl_state *state)
     if (!memory->collect) return;
     lua_gc(state->L, LUA_GCCOLLECT, 0);
     memory->collect = false;
-    size_t wanted = memory->used + memory->used / 2; /* do not collect at every turn when it is full */
+    size_t wanted =
+        memory->used + memory->used / 2; /* do not collect at every turn when it is full */
     memory->high = memory->cap * HIGH_SHARE;
     if (memory->high < wanted) memory->high = wanted;
 }
@@ -266,10 +268,10 @@ static int load_app(lua_State *L)
     return 0;
 }
 
-int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error, size_t error_size)
+int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error,
+                  size_t error_size)
 {
-    *state = (fl_state){
-        .web = web, .app = app, .prefix = fl_slice_from_string(app->prefix)};
+    *state = (fl_state){.web = web, .app = app, .prefix = fl_slice_from_string(app->prefix)};
     state->fallback = state->start = state->stop = LUA_NOREF;
     state->explain = state->stream = state->request_metatable = LUA_NOREF;
     state->ready_last = &state->ready;

@@ -1,9 +1,9 @@
 /* state: one Lua VM with one app loaded in it.
  *
- * Owner: a web thread, at *boot* and *loop*. Holds the app's router, its routes' functions, its tasks,
- * and an allocator that counts bytes. The cap (settings->lua_memory) is enforced only while Lua runs
- * protected, so that C never meets an allocation failure outside; past 60 % of it a full collection
- * runs at the next safe point, because LuaJIT has no emergency collection. */
+ * Owner: a web thread, at *boot* and *loop*. Holds the app's router, its routes' functions, its
+ * tasks, and an allocator that counts bytes. The cap (settings->lua_memory) is enforced only while
+ * Lua runs protected, so that C never meets an allocation failure outside; past 60 % of it a full
+ * collection runs at the next safe point, because LuaJIT has no emergency collection. */
 #ifndef FL_STATE_H
 #define FL_STATE_H
 
@@ -30,7 +30,7 @@ typedef struct fl_route {
     uint64_t timeout; /* ms; 0: none */
     uint64_t max_body;
     uint64_t stuck, blocked; /* ns; 0: never */
-    bool cancel;      /* cancelled when the client leaves */
+    bool cancel;             /* cancelled when the client leaves */
     uint32_t ledger;
     fl_route_metrics *metrics;
 } fl_route;
@@ -52,15 +52,15 @@ struct fl_state {
     fl_route *routes;
     uint32_t route_count;
     int fallback, start, stop; /* registry references, LUA_NOREF when the app has none */
-    int request_metatable; /* registry references too */
-    int stream;            /* (handle, fn): runs fl.stream's function */
-    int explain;           /* (error, traceback) -> text, for logs */
+    int request_metatable;     /* registry references too */
+    int stream;                /* (handle, fn): runs fl.stream's function */
+    int explain;               /* (error, traceback) -> text, for logs */
     fl_memory memory;
     fl_slots task_slots;
     fl_task *free_tasks;
     unsigned free_count;
     fl_task *ready, **ready_last;
-    fl_task *own_tasks;    /* without a request */
+    fl_task *own_tasks; /* without a request */
     fl_task *running;
     fl_op *ops;
     unsigned live_tasks;
@@ -70,7 +70,8 @@ struct fl_state {
 void fl_state_preload(lua_State *L);
 
 /* *boot*: makes the VM and loads the app. 0, or a negative uv code with why in `error`. */
-int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error, size_t error_size);
+int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error,
+                  size_t error_size);
 void fl_state_close(fl_state *state);
 
 /* *loop*, between two turns: collects when memory ran high. */

@@ -8,12 +8,13 @@
 #include <stdlib.h>
 
 #include "connection.h"
+#include "version.h"
 #include "web.h"
 
-#define STACK_ROOM 400     /* slots kept free for conversions after the coroutine has stopped */
+#define STACK_ROOM 400 /* slots kept free for conversions after the coroutine has stopped */
 #define KEEP_POOLED 256
-#define FAIR_SHARE 256     /* resumes per turn of a state's queue */
-#define SHIELD_MOST 5000   /* ms after a cancellation */
+#define FAIR_SHARE 256   /* resumes per turn of a state's queue */
+#define SHIELD_MOST 5000 /* ms after a cancellation */
 
 static const char await_mark; /* its address is the value of AWAIT */
 
@@ -322,7 +323,8 @@ void fl_task_log_error(fl_task *task, const char *message)
     if (task->request) {
         fields[count++] = fl_field_text("request_id", fl_request_shown_id(task->request, id));
         if (task->request->route)
-            fields[count++] = fl_field_text("route", fl_slice_from_string(task->request->route->title));
+            fields[count++] =
+                fl_field_text("route", fl_slice_from_string(task->request->route->title));
     }
     fields[count++] = fl_field_block("error", text ? fl_slice_of(text, size) : FL_SLICE("?"));
     fl_log_line(state->web->log, FL_LOG_ERROR, fl_slice_from_string(message), fields, count);
@@ -463,8 +465,8 @@ static int task_wake(lua_State *L)
 /* Lua's reasons must outlive the task: these are the ones there are. */
 static const char *static_reason(lua_State *L, int index)
 {
-    static const char *const reasons[] = {"cancelled", "timeout", "client left", "shutdown",
-                                          "request ended", NULL};
+    static const char *const reasons[] = {"cancelled", "timeout",       "client left",
+                                          "shutdown",  "request ended", NULL};
     return reasons[luaL_checkoption(L, index, "cancelled", reasons)];
 }
 
@@ -564,16 +566,25 @@ static int task_sleep(lua_State *L)
 
 int fl_task_module(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"start", task_start},     {"detach", task_detach}, {"background", task_background},
-        {"at_end", task_at_end},   {"ticket", task_ticket}, {"wake", task_wake},
-        {"cancel", task_cancel},   {"shield", task_shield}, {"current", task_current},
-        {"seen", task_seen},       {"sleep", task_sleep},   {"jit_flushed", task_jit_flushed},
-        {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"start", task_start},
+                                         {"detach", task_detach},
+                                         {"background", task_background},
+                                         {"at_end", task_at_end},
+                                         {"ticket", task_ticket},
+                                         {"wake", task_wake},
+                                         {"cancel", task_cancel},
+                                         {"shield", task_shield},
+                                         {"current", task_current},
+                                         {"seen", task_seen},
+                                         {"sleep", task_sleep},
+                                         {"jit_flushed", task_jit_flushed},
+                                         {NULL, NULL}};
     lua_newtable(L);
     fl_state_functions(L, functions);
     fl_op_functions(L);
     lua_pushlightuserdata(L, (void *)(uintptr_t)&await_mark);
     lua_setfield(L, -2, "AWAIT");
+    lua_pushliteral(L, FL_VERSION);
+    lua_setfield(L, -2, "VERSION");
     return 1;
 }

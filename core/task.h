@@ -1,5 +1,5 @@
-/* task: a coroutine that the server runs: a request's handler, what it spawned, a background task, a
- * start hook. This module is the only caller of lua_resume.
+/* task: a coroutine that the server runs: a request's handler, what it spawned, a background task,
+ * a start hook. This module is the only caller of lua_resume.
  *
  * Owner: the fl_state; *loop* of its thread. Tasks are pooled with their coroutines: a task ends
  * when its function returns or raises, and both are used again (a coroutine that app code has seen,
@@ -27,11 +27,11 @@ typedef enum { FL_TASK_FREE, FL_TASK_READY, FL_TASK_RUNNING, FL_TASK_WAITING } f
 typedef void (*fl_task_ended)(fl_task *task, int status, int results);
 
 struct fl_task {
-    fl_task *next;         /* run queue, or the free list */
-    fl_task *sibling;      /* other tasks of the same request, or the state's own ones */
+    fl_task *next;    /* run queue, or the free list */
+    fl_task *sibling; /* other tasks of the same request, or the state's own ones */
     fl_task **sibling_link;
     fl_state *state;
-    fl_request *request;   /* held; NULL for hooks and detached tasks */
+    fl_request *request; /* held; NULL for hooks and detached tasks */
     lua_State *co;
     int anchor;            /* registry reference of co */
     uint32_t slot;         /* in state->task_slots */
@@ -39,10 +39,10 @@ struct fl_task {
     const char *cancelled; /* reason, static text; NULL: not cancelled */
     uint64_t shield_until; /* loop ms; while shielded and before this, cancelling waits */
     unsigned shields;
-    int arguments;         /* values on co's stack for the next resume */
+    int arguments; /* values on co's stack for the next resume */
     fl_task_status status;
-    bool woken;            /* its ticket was used before it suspended */
-    bool seen;             /* app code holds the coroutine */
+    bool woken; /* its ticket was used before it suspended */
+    bool seen;  /* app code holds the coroutine */
     fl_task_ended ended;
 };
 

@@ -78,10 +78,11 @@ static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
     fl_web *web = &watch->webs[number];
     char text[160];
     atomic_fetch_add_explicit(&web->metrics->slow_handlers, 1, memory_order_relaxed);
-    fl_log_printf(web->log, FL_LOG_WARN,
-                  "slow handler: %s has held web thread %u for %.0f ms; every other request of this "
-                  "thread waits",
-                  describe(web, text), number, (double)held / 1e6);
+    fl_log_printf(
+        web->log, FL_LOG_WARN,
+        "slow handler: %s has held web thread %u for %.0f ms; every other request of this "
+        "thread waits",
+        describe(web, text), number, (double)held / 1e6);
     help_accept(watch, number, true);
 }
 
@@ -110,7 +111,8 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t held)
                    spins ? "has computed without a pause" : "has been blocked",
                    (double)(spins ? used : blocked) / 1e9);
     fl_log_printf(web->log, FL_LOG_ERROR,
-                  "stuck handler on web thread %u: %s; the process is being replaced", number, what);
+                  "stuck handler on web thread %u: %s; the process is being replaced", number,
+                  what);
     fl_server_stuck(watch->server, what);
 }
 

@@ -1,8 +1,8 @@
 /* watch: the thread that sees what a web thread stuck in Lua cannot say itself.
  *
- * Owner: the server. Every few milliseconds it compares each web thread's claim and turn with what it
- * saw before: no clock is read per request. A turn that holds its loop longer than slow_handler is
- * logged with its route and another thread accepts on its listener meanwhile; a turn that used
+ * Owner: the server. Every few milliseconds it compares each web thread's claim and turn with what
+ * it saw before: no clock is read per request. A turn that holds its loop longer than slow_handler
+ * is logged with its route and another thread accepts on its listener meanwhile; a turn that used
  * stuck_handler of CPU time, or was blocked in the kernel for blocked_handler, has the supervisor
  * replace the process. Time spent waiting for a processor counts for neither. */
 #ifndef FL_WATCH_H

@@ -162,8 +162,8 @@ static fl_slice resolve(fl_web *web, fl_slice path)
 static bool is_plain(fl_slice path)
 {
     for (size_t i = 0; i < path.size; i++)
-        if (path.data[i] == '%' || (path.data[i] == '/' && i + 1 < path.size &&
-                                    path.data[i + 1] == '.'))
+        if (path.data[i] == '%' ||
+            (path.data[i] == '/' && i + 1 < path.size && path.data[i + 1] == '.'))
             return false;
     return true;
 }
@@ -171,7 +171,8 @@ static bool is_plain(fl_slice path)
 fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest)
 {
     web->scratch.size = 0;
-    if (web->state_count && web->states[0].prefix.size && !is_plain(path)) path = resolve(web, path);
+    if (web->state_count && web->states[0].prefix.size && !is_plain(path))
+        path = resolve(web, path);
     for (unsigned i = 0; i < web->state_count; i++) /* longest prefix first */
         if (has_prefix(path, web->states[i].prefix, rest)) return &web->states[i];
     return NULL;
@@ -196,9 +197,8 @@ static void post(fl_web *web, void (*deliver)(fl_message *, void *), int fd, boo
 {
     fl_web_message *self = calloc(1, sizeof(*self));
     if (self) {
-        *self = (fl_web_message){.message = {.deliver = deliver, .drop = drop_message},
-                                 .fd = fd,
-                                 .flag = flag};
+        *self = (fl_web_message){
+            .message = {.deliver = deliver, .drop = drop_message}, .fd = fd, .flag = flag};
         if (fl_mailbox_post(web->mailbox, &self->message) == 0) return;
         free(self);
     }

@@ -67,15 +67,15 @@ struct fl_web {
 
     fl_state *states; /* one per app, in the server's order */
     unsigned state_count;
-    unsigned starting;   /* start hooks still running */
+    unsigned starting; /* start hooks still running */
     fl_web_phase phase;
-    bool closing_idle;   /* draining for a stop: idle connections go at once */
+    bool closing_idle; /* draining for a stop: idle connections go at once */
 
     fl_listener *listeners;
     int own_listener; /* the socket that only this thread accepts on; -1: none. Set at boot */
     fl_connection *connections;
     _Atomic unsigned connection_count; /* read by other threads to balance */
-    int spare_fd;        /* given up for a moment when descriptors run out */
+    int spare_fd;                      /* given up for a moment when descriptors run out */
 
     fl_slots request_slots;
     fl_request *free_requests;
@@ -87,7 +87,7 @@ struct fl_web {
     fl_buffer out;     /* the answers of the present batch */
     fl_buffer scratch; /* decoded path of the present match */
     fl_match match;
-    char date[30];     /* "Sun, 06 Nov 1994 08:49:37 GMT" */
+    char date[30]; /* "Sun, 06 Nov 1994 08:49:37 GMT" */
     int64_t date_second;
 };
 
@@ -108,7 +108,7 @@ void fl_web_help_accept(fl_web *web, int fd, bool start);
 /* *loop*. */
 void fl_web_start_deadline(fl_web *web, fl_deadline *deadline, uint64_t milliseconds,
                            fl_deadline_callback callback); /* from now */
-void fl_web_task_ready(fl_web *web); /* something is in a run queue */
+void fl_web_task_ready(fl_web *web);                       /* something is in a run queue */
 void fl_web_maybe_drained(fl_web *web);
 fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest); /* NULL: no app there */
 const char *fl_web_date(fl_web *web);

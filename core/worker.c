@@ -247,9 +247,10 @@ static int start_child(fl_worker *worker, fl_child **role)
 {
     assert(!*role && !worker->stopping);
     fl_child_events events = {worker, child_message, child_ended};
+    fl_child_program program = worker->context->program;
+    if (worker->has_started) program.started = uv_hrtime();
     fl_child *child;
-    int error =
-        fl_child_start(&child, &worker->context->program, worker->number, worker->restarts, events);
+    int error = fl_child_start(&child, &program, worker->number, worker->restarts, events);
     if (error) {
         fl_log_printf(worker->context->log, FL_LOG_ERROR, "cannot start a server process: %s",
                       uv_strerror(error));

@@ -102,7 +102,8 @@ static int log_unhandled(lua_State *L)
     lua_insert(L, 1);
     lua_call(L, 2, 1);
     add(&line, fl_field_block("error", string_at(L, -1)));
-    fl_log_line(state->web->log, FL_LOG_ERROR, FL_SLICE("unhandled error"), line.fields, line.count);
+    fl_log_line(state->web->log, FL_LOG_ERROR, FL_SLICE("unhandled error"), line.fields,
+                line.count);
     return 0;
 }
 

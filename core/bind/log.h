@@ -1,4 +1,5 @@
-/* bind/log: what Lua logs: Lua module "fasterlua.core.log". Lines carry the current request's id. */
+/* bind/log: what Lua logs: Lua module "fasterlua.core.log". Lines carry the current request's id.
+ */
 #ifndef FL_BIND_LOG_H
 #define FL_BIND_LOG_H
 

@@ -22,7 +22,7 @@ local text = require "fasterlua.core.text"
 ---@field fs table files
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 local fl = {
-  version = "0.1.0",
+  version = require("fasterlua.core.task").VERSION,
 
   app = app.new,
   router = router.new,

@@ -98,7 +98,7 @@ support.describe_server("the log as text", {
 
   it("has a line for what is no request", function()
     local client = get_server():connect()
-    client:send("nonsense\r\n\r\n")
+    client:send("GET nonsense HTTP/1.1\r\nHost: a\r\n\r\n")
     assert.equal(400, client:response().status)
     get_server():wait_log('access[^\n]* 400 ')
   end)

@@ -386,6 +386,15 @@ describe("SIGHUP", function()
     for _ = 1, 20 do assert.equal("two", server:get("/").body) end
   end)
 
+  it("tells how long the new process took to start", function()
+    sleep(1)
+    reload(app)
+    local took = support.eventually(function()
+      return server:log():match("listening on .*listening on [^\n]*took_ms=([%d.]+)")
+    end, 5)
+    assert.is_true(tonumber(took) < 900 * support.slowdown, took)
+  end)
+
   it("lets the old process answer idle connections, and close them", function()
     local client = server:connect()
     client:request { path = "/" }

@@ -62,7 +62,7 @@ static inline void test_fail(const char *file, int line, const char *what)
         size_t test_size = (actual_size);                                                          \
         if (test_size != strlen(expected) || memcmp((actual), (expected), test_size) != 0) {       \
             char test_what[512];                                                                   \
-            (void)snprintf(test_what, sizeof(test_what), "%s is \"%.*s\", expected \"%s\"",         \
+            (void)snprintf(test_what, sizeof(test_what), "%s is \"%.*s\", expected \"%s\"",        \
                            #actual, (int)test_size, (const char *)(actual), (expected));           \
             test_fail(__FILE__, __LINE__, test_what);                                              \
             return;                                                                                \
