@@ -135,6 +135,8 @@ static void put_special(fl_line *line, unsigned char byte, escaping how)
         put_text(line, "\n    ");
     else if (how == ESCAPE_BLOCK && byte == '\t')
         put_text(line, "  ");
+    else if (how == ESCAPE_MESSAGE && byte == '\t')
+        put(line, "\t", 1); /* between what `print` is given */
     else
         put_hex(line, &byte, 1);
 }
@@ -150,6 +152,7 @@ static size_t plain_run(const unsigned char *at, size_t size)
 /* Appends at most about `most` bytes, then an ellipsis. */
 static void put_escaped(fl_line *line, fl_slice text, escaping how, size_t most)
 {
+    if (text.size == 0) return; /* its data may be NULL */
     const unsigned char *at = (const unsigned char *)text.data, *end = at + text.size;
     size_t stop = line->size > FL_LINE_LIMIT - most ? FL_LINE_LIMIT : line->size + most;
     while (at < end && line->size < stop) {

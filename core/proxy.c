@@ -123,10 +123,11 @@ fl_slice fl_proxy_client(const fl_request *request, char address[64])
         uint8_t bytes[16];
         int family;
         fl_slice entry = cut_last(&list);
+        if (list.size == 0) list = field_above(request, FL_SLICE("x-forwarded-for"), &line);
+        if (entry.size == 0) continue; /* RFC 9110 section 5.6.1.2 */
         if (!parse_address(entry, &family, bytes)) return client;
         client = entry;
         if (strcmp(trusted, "*") != 0 && !fl_proxy_trusts(trusted, family, bytes)) return client;
-        if (list.size == 0) list = field_above(request, FL_SLICE("x-forwarded-for"), &line);
     }
     return client;
 }

@@ -39,8 +39,8 @@ local boot = {}
 local function run_chunk(chunk, name)
   local self = chunk(name)
   if not app.is_app(self) then
-    local message = "app %q: app.lua must return an app (fl.app { … }), it returned %s"
-    error(message:format(name, self == nil and "nothing" or "a " .. type(self)), 0)
+    local message = "app.lua must return an app (fl.app { … }), it returned %s"
+    error(message:format(self == nil and "nothing" or "a " .. type(self)), 0)
   end
   return self
 end

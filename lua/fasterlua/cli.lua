@@ -10,6 +10,13 @@ local apps = require "fasterlua.apps"
 local environment = require "fasterlua.environment"
 local settings = require "fasterlua.settings"
 
+
+-- Apps that are loaded have their guards installed here too, which send `print` to a log.
+local stdout = io.stdout
+local function say(text)
+  stdout:write(text, "\n")
+end
+
 local cli = {}
 
 local FAILURE, USAGE, START_FAILURE = 1, 2, 3
@@ -114,7 +121,7 @@ end
 
 local function print_version(host)
   local libraries = host.libraries and (" (%s)"):format(host.libraries) or ""
-  print(("fasterlua %s%s"):format(host.version, libraries))
+  say(("fasterlua %s%s"):format(host.version, libraries))
 end
 
 ---@param host fasterlua.cli.Host
@@ -200,14 +207,14 @@ local function config(options, host)
   for _, entry in ipairs(settings.describe(host.home)) do
     local name = entry.name
     if options.explain and entry.group ~= group then
-      print((group and "\n-- " or "-- ") .. entry.group)
+      say((group and "\n-- " or "-- ") .. entry.group)
       group = entry.group
     end
     local line = ("%s = %s,"):format(name, settings.format(name, merged.values[name]))
     if options.explain then
       line = ("%-40s -- [%s] %s"):format(line, merged.sources[name], entry.comment)
     end
-    print(line)
+    say(line)
   end
   return 0
 end
@@ -243,7 +250,7 @@ local function print_table(rows)
       local padding = column < #row and (" "):rep(widths[column] - #cell) or ""
       cells[column] = cell .. padding
     end
-    print(table.concat(cells, "  "))
+    say(table.concat(cells, "  "))
   end
 end
 
@@ -271,7 +278,7 @@ local function check(options, host)
     if loaded then
       local count = #loaded.routes
       local noun = count == 1 and "route" or "routes"
-      print(("%s: ok, %d %s at %s/"):format(app.name, count, noun, app.prefix))
+      say(("%s: ok, %d %s at %s/"):format(app.name, count, noun, app.prefix))
     else
       io.stderr:write(("%s: %s\n"):format(app.name, problem))
       status = FAILURE

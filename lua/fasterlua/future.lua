@@ -19,6 +19,7 @@ local new_ticket, wake = task.ticket, task.wake
 local op_done, op_take, op_wait = task.op_done, task.op_take, task.op_wait
 local getmetatable, setmetatable, type, error = getmetatable, setmetatable, type, error
 local rawequal, select, unpack, xpcall = rawequal, select, unpack, xpcall
+local debug_traceback, sub = debug.traceback, string.sub
 
 local future = {}
 
@@ -178,7 +179,7 @@ end
 ---@return string
 function future.traceback(err, traceback)
   local inner = future.explain(err)
-  if not inner or traceback:sub(1, #inner) == inner then
+  if not inner or sub(traceback, 1, #inner) == inner then
     return traceback
   end
   return inner .. "\nawaited by\n" .. traceback
@@ -190,15 +191,19 @@ local handled_error, handled_traceback = nil, nil
 ---@param err any
 ---@return any err
 function future.on_failure(err)
-  handled_traceback = future.traceback(err, debug.traceback("", 2):sub(2))
+  handled_traceback = future.traceback(err, sub(debug_traceback("", 2), 2))
   handled_error = err
   return err
 end
 
---- The traceback of the error that an xpcall with `on_failure` has just returned.
+--- The traceback of the error that an xpcall with `on_failure` has just returned. When memory ran
+--- out it first makes room, for whoever deals with the error must allocate.
 ---@param err any
 ---@return string|false
 function future.take_traceback(err)
+  if err == "not enough memory" then
+    collectgarbage()
+  end
   local traceback = rawequal(err, handled_error) and handled_traceback or false
   handled_error, handled_traceback = nil, nil
   return traceback
@@ -207,7 +212,7 @@ end
 local on_failure, take_traceback = future.on_failure, future.take_traceback
 
 function coroutines.on_error(err, co)
-  remember(err, future.traceback(err, debug.traceback(co)))
+  remember(err, future.traceback(err, debug_traceback(co)))
 end
 
 local function notify(self)

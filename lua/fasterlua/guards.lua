@@ -7,6 +7,7 @@
 -- tail call of the original, so that errors name the app's line and the function by its own name.
 
 local coroutines = require "fasterlua.coroutines"
+local finalizers = require "fasterlua.finalizers"
 local log = require "fasterlua.log"
 local recursion = require "fasterlua.recursion"
 
@@ -270,6 +271,7 @@ function guards.install()
   rawset(io, "stdout", stream)
   rawset(io, "stderr", stream)
   coroutines.install()
+  finalizers.install()
 end
 
 return guards

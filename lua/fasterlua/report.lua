@@ -4,13 +4,13 @@
 
 local future = require "fasterlua.future"
 
+local pcall, rawget, tostring, type = pcall, rawget, tostring, type -- whatever the app does to them
+
 local report = {}
 
 local function message_of(err)
-  if type(err) == "table" and rawget(err, "message") ~= nil then
-    return tostring(rawget(err, "message"))
-  end
-  local ok, text = pcall(tostring, err)
+  local message = type(err) == "table" and rawget(err, "message")
+  local ok, text = pcall(tostring, message or err)
   return ok and text or "(error object that tostring cannot show)"
 end
 

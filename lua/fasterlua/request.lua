@@ -39,7 +39,8 @@ function methods.text(self)
   end
 end
 
---- The body, decoded as JSON. Raises 422 in the envelope that FastAPI's clients know when it is not.
+--- The body, decoded as JSON. Raises 422 in the envelope that FastAPI's clients know when it is
+--- not.
 ---@param self fasterlua.Request
 ---@return any
 function methods.json(self)
@@ -51,7 +52,8 @@ function methods.json(self)
   error(response.http_error(422, { fault }), 0)
 end
 
---- The fields of an urlencoded form: name -> value, the last one of a name. Raises 415 for other types.
+--- The fields of an urlencoded form: name -> value, the last one of a name. Raises 415 for other
+--- types.
 ---@param self fasterlua.Request
 ---@return table<string, string>
 function methods.form(self)

@@ -165,14 +165,14 @@ end
 ---@param value string
 ---@param options? fasterlua.CookieOptions
 function response_methods:set_cookie(name, value, options)
-  self.headers:add("set-cookie", cookies.serialise(name, value, options))
+  self.headers:add("Set-Cookie", cookies.serialise(name, value, options))
 end
 
 --- Tells the browser to delete a cookie.
 ---@param name string
 ---@param options? fasterlua.CookieOptions path and domain as it was set with
 function response_methods:delete_cookie(name, options)
-  self.headers:add("set-cookie", cookies.deletion(name, options))
+  self.headers:add("Set-Cookie", cookies.deletion(name, options))
 end
 
 local function is_status(status, from, to)
@@ -258,7 +258,7 @@ response.html = guarded(function(text, status, headers)
   end
   local self = new(status or 200, response.headers(headers), text)
   if not self.headers:get "content-type" then
-    self.headers:add("content-type", "text/html; charset=utf-8")
+    self.headers:add("Content-Type", "text/html; charset=utf-8")
   end
   return self
 end)
@@ -310,7 +310,7 @@ response.redirect = guarded(function(url, options)
   local target = location(url)
   check_host(target, options.external)
   local self = new(status, response.headers(options.headers), nil)
-  self.headers:set("location", target)
+  self.headers:set("Location", target)
   return self
 end)
 
@@ -331,7 +331,7 @@ response.stream = guarded(function(fn, options)
   local self = new(options.status or 200, response.headers(options.headers), nil)
   self.stream = fn
   if options.content_type or not self.headers:get "content-type" then
-    self.headers:set("content-type", options.content_type or "application/octet-stream")
+    self.headers:set("Content-Type", options.content_type or "application/octet-stream")
   end
   return self
 end)

@@ -121,14 +121,22 @@ for _, method in ipairs { "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTI
   end
 end
 
+-- Of RFC 9110 and RFC 5789. CONNECT makes a tunnel, which the server does not offer.
+local methods_known =
+  { "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE" }
+
 local function check_method(method)
-  if type(method) ~= "string" or not method:find "^[%w!#$%%&'*+.^_`|~-]+$" then
-    error(("route: a method must be a token, got %s"):format(tostring(method)), 0)
+  local name = type(method) == "string" and method:upper() or tostring(method)
+  for _, known in ipairs(methods_known) do
+    if name == known then
+      return name
+    end
   end
-  return method:upper()
+  local hint = suggest.hint(name, methods_known)
+  error(("route: unknown method %q%s"):format(tostring(method), hint), 0)
 end
 
---- Declares a route for several methods, or for one that has no function of its own.
+--- Declares a route for several methods, or for TRACE, which has no function of its own.
 ---@param list string|string[]
 ---@param path string
 ---@param options? fasterlua.RouteOptions|function

@@ -11,8 +11,8 @@ local raw_yield, isyieldable = coroutines.raw.yield, coroutines.raw.isyieldable
 
 local waiting = {}
 
---- Registers the task's ticket by `register(subject, ticket, …)` and waits. Raises Cancelled when the
---- task is.
+--- Registers the task's ticket by `register(subject, ticket, …)` and waits. Raises Cancelled when
+--- the task is.
 ---@param register fun(subject: any, ticket: number, ...)
 ---@param subject any
 ---@param ... any

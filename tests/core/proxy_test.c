@@ -105,8 +105,27 @@ TEST(the_client_is_the_last_address_that_is_no_trusted_proxy)
 
 TEST(several_fields_are_one_list)
 {
-    CHECK(client_is("127.0.0.1", "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 198.51.100.7\r\n",
-                    "198.51.100.7"));
+    const char *fields = "X-Forwarded-For: 1.1.1.1\r\nX: y\r\nX-Forwarded-For: 198.51.100.7\r\n"
+                         "x-forwarded-for: 10.0.0.2\r\n";
+    CHECK(client_is("127.0.0.1", fields, "198.51.100.7"));
+    CHECK(client_is("127.0.0.1", "X-Forwarded-For: 10.0.0.3\r\nX-Forwarded-For:\r\n", "10.0.0.3"));
+}
+
+TEST(empty_entries_do_not_count)
+{
+    CHECK(client_is("127.0.0.1", "X-Forwarded-For: 198.51.100.7,, ,10.0.0.2,\r\n", "198.51.100.7"));
+    CHECK(client_is("127.0.0.1", "X-Forwarded-For: \t198.51.100.7\t\r\n", "198.51.100.7"));
+}
+
+TEST(with_a_star_the_first_entry_is_the_client)
+{
+    fl_bare_web bare;
+    char star[] = "*", address[64];
+    const fl_request *request =
+        request_from(&bare, "192.0.2.1", "X-Forwarded-For: 198.51.100.7, 10.0.0.2\r\n");
+    bare.settings.forwarded_allow_ips = star;
+    CHECK_EQUAL_TEXT(fl_proxy_client(request, address), "198.51.100.7");
+    bare_web_close(&bare);
 }
 
 TEST(what_is_no_address_ends_the_list)
@@ -128,6 +147,18 @@ TEST(a_trusted_proxy_says_scheme_and_host)
     request = request_from(&bare, "192.0.2.1", fields);
     CHECK_EQUAL_TEXT(fl_proxy_scheme(request), "http");
     CHECK_EQUAL_TEXT(fl_proxy_host(request), "inner");
+    bare_web_close(&bare);
+}
+
+TEST(the_last_proxys_word_counts)
+{
+    fl_bare_web bare;
+    const fl_request *request =
+        request_from(&bare, "127.0.0.1",
+                     "X-Forwarded-Proto: http\r\nX-Forwarded-Proto: http, https\r\n"
+                     "X-Forwarded-Host: forged\r\nX-Forwarded-Host: outer\r\n");
+    CHECK_EQUAL_TEXT(fl_proxy_scheme(request), "https");
+    CHECK_EQUAL_TEXT(fl_proxy_host(request), "outer");
     bare_web_close(&bare);
 }
 

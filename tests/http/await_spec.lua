@@ -53,7 +53,8 @@ app:get("/all-settled", function()
 end)
 app:get("/timeout", function()
   local ok, err = pcall(await, fl.timeout(0.02, fl.sleep(5)))
-  return { ok = ok, kind = err.kind, text = tostring(err), inside = await(fl.timeout(1, after(0, 7))) }
+  return { ok = ok, kind = err.kind, text = tostring(err),
+    inside = await(fl.timeout(1, after(0, 7))) }
 end)
 app:get("/timeout-raised", function() return await(fl.timeout(0.02, fl.sleep(5))) end)
 app:get("/cancel", function()

@@ -73,7 +73,11 @@ app:get("/exit", function() os.exit(1) end)
 app:get("/locale", function() return tostring(os.setlocale "de_DE.UTF-8") end)
 app:get("/hook", function() debug.sethook(function() end, "", 1) end)
 app:get("/print", function() print("printed", 1, nil) io.write("written ", 2, "\n") return "p" end)
-app:get("/stdout", function() io.stdout:write "to stdout\n" io.stderr:write "to stderr\n" return "s" end)
+app:get("/stdout", function()
+  io.stdout:write "to stdout\n"
+  io.stderr:write "to stderr\n"
+  return "s"
+end)
 app:get("/close-stdout", function() return tostring(pcall(function() io.stdout:close() end)) end)
 
 -- LuaJIT as packaged
@@ -88,8 +92,8 @@ end)
 app:get("/setmetatable", function()
   local protected = setmetatable({}, { __metatable = "no" })
   return { getmetatable(setmetatable({}, { 7 }))[1], pcall(setmetatable, protected, {}),
-    (pcall(setmetatable, protected, nil)), (pcall(setmetatable, 1, {})), (pcall(setmetatable, {}, 1)),
-    (pcall(setmetatable, {})) }
+    (pcall(setmetatable, protected, nil)), (pcall(setmetatable, 1, {})),
+    (pcall(setmetatable, {}, 1)), (pcall(setmetatable, {})) }
 end)
 app:get("/format", function()
   local list = {}
@@ -184,14 +188,20 @@ end)
 app:get("/error/index-raises", function()
   error(setmetatable({}, { __index = function() error "index fails" end }))
 end)
-app:get("/error/in-handler", function() xpcall(error, function() error "again" end) error "third" end)
+app:get("/error/in-handler", function()
+  xpcall(error, function() error "again" end)
+  error "third"
+end)
 app:get("/error/overflow-in-handler", function() xpcall(by_lua, by_lua, 1) error "after it" end)
 app:get("/error/long", function() error(("long "):rep(200000)) end)
 app:get("/error/control", function() error "line\27[31m\nfaked 2026-01-01 error" end)
 app:get("/return/metatable-raises", function()
-  return setmetatable({}, { __index = function() error "index" end, __pairs = error, __len = error })
+  local metatable = { __index = function() error "index" end, __pairs = error, __len = error }
+  return setmetatable({}, metatable)
 end)
-app:get("/pattern", function() return tostring((("a"):rep(40)):find(("a?"):rep(12) .. ("a"):rep(12))) end)
+app:get("/pattern", function()
+  return tostring((("a"):rep(40)):find(("a?"):rep(12) .. ("a"):rep(12)))
+end)
 app:get("/pattern-recursion", function() return tostring(("x"):rep(5000):find(".-b")) end)
 app:get("/pattern-deep", function()
   return tostring(pcall(string.find, ("("):rep(100), ("(.)"):rep(40)))
@@ -305,8 +315,7 @@ support.describe_server("the server survives", { app = app,
   describe("what LuaJIT does wrongly:", function()
     it("clearing a metatable in a hot loop", function()
       for _ = 1, 5 do expect("/setmetatable-nil", 200, "nil") end
-      expect("/setmetatable", 200, { 7, false, "cannot change a protected metatable", false, false,
-        false, false } and nil)
+      expect("/setmetatable", 200, { 7, false, false, false, false, false })
     end)
 
     it("%g with a width", function()
@@ -360,8 +369,10 @@ support.describe_server("the server survives", { app = app,
       expect("/memory/pcall", 200, "caught")
     end)
 
-    it("is no matter when it is garbage", function()
-      expect("/memory/garbage", 200, "fine")
+    it("much of it garbage", function()
+      local status = get_server():get("/memory/garbage").status
+      assert.is_true(status == 200 or status == 500, status)
+      assert_alive()
     end)
 
     it("does not touch the process", function()
@@ -424,14 +435,16 @@ app:get("/", function() return { 1 } end)
 app:get("/raise", function() return nil + 1 end)
 app:get("/await", function() fl.await(fl.sleep(0.001)) return "slept" end)
 app:post("/json", function(req) return req:json() end)
-local next = next
-for _, name in ipairs { "tostring", "pairs", "type", "error", "pcall", "select", "setmetatable",
-  "rawget", "next", "unpack", "require" } do
-  _G[name] = nil
-end
-for _, library in ipairs { string, table, debug, coroutine, math } do
-  for name in next, library do library[name] = nil end
-end
+app:on_start(function()
+  local next = next
+  for _, name in ipairs { "tostring", "pairs", "type", "error", "pcall", "select", "setmetatable",
+    "rawget", "next", "unpack", "require" } do
+    _G[name] = nil
+  end
+  for _, library in next, { string, table, debug, coroutine, math } do
+    for name in next, library do library[name] = nil end
+  end
+end)
 return app
 ]], settings = { threads = 1 } }, function(get_server)
   it("is served all the same", function()

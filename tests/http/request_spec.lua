@@ -97,6 +97,10 @@ support.describe_server("a request", { app = app }, function(get_server)
     return response:json()
   end
 
+  local function post(client, path, body)
+    return client:request { method = "POST", path = path, body = body }
+  end
+
   describe("has", function()
     it("method, url, path, query and route", function()
       local seen = json "/fields/a%20b?x=1&y=%32"
@@ -340,7 +344,7 @@ support.describe_server("a request", { app = app }, function(get_server)
 
     it("can be asked for late", function()
       local client = get_server():connect()
-      assert.equal("abc", client:request({ method = "POST", path = "/late-text", body = "abc" }).body)
+      assert.equal("abc", post(client, "/late-text", "abc").body)
     end)
 
     it("comes with GET too", function()
@@ -357,7 +361,7 @@ support.describe_server("a request", { app = app }, function(get_server)
         if i % 16 == 0 then sleep(0.001) end
       end
       assert.equal("hello", client:response().body)
-      assert.equal("again", client:request({ method = "POST", path = "/text", body = "again" }).body)
+      assert.equal("again", post(client, "/text", "again").body)
     end)
 
     it("comes in chunks, in as many pieces", function()
@@ -369,7 +373,7 @@ support.describe_server("a request", { app = app }, function(get_server)
         if i % 16 == 0 then sleep(0.001) end
       end
       assert.equal("hello", client:response().body)
-      assert.equal("again", client:request({ method = "POST", path = "/text", body = "again" }).body)
+      assert.equal("again", post(client, "/text", "again").body)
     end)
 
     it("of 1 MB arrives whole", function()
@@ -389,10 +393,9 @@ support.describe_server("a request", { app = app }, function(get_server)
       local client, parts = get_server():connect(), {}
       for i = 1, 20 do
         local body = ("%d"):format(i):rep(i * 10)
-        parts[i] = i % 2 == 0
-          and ("POST /text HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"):format(#body, body)
-          or ("POST /text HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n")
-            :format(#body, body)
+        local framed = i % 2 == 0 and "Content-Length: %d\r\n\r\n%s"
+          or "Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+        parts[i] = "POST /text HTTP/1.1\r\nHost: a\r\n" .. framed:format(#body, body)
       end
       client:send(table.concat(parts))
       for i, response in ipairs(assert(client:responses(20))) do
@@ -407,7 +410,7 @@ support.describe_server("a request", { app = app }, function(get_server)
       client:send(("POST %s HTTP/1.1\r\nHost: a\r\n%s\r\n"):format(path, fields))
       client:send(body)
       assert.equal("ignored", client:response().body)
-      assert.equal("next", client:request({ method = "POST", path = "/text", body = "next" }).body)
+      assert.equal("next", post(client, "/text", "next").body)
     end
 
     it("is dropped", function()
@@ -436,9 +439,8 @@ support.describe_server("a request", { app = app }, function(get_server)
 
     it("is dropped where there is no route", function()
       local client = get_server():connect()
-      local response = client:request { method = "POST", path = "/nowhere", body = "GET / HTTP/1.1" }
-      assert.equal(404, response.status)
-      assert.equal("next", client:request({ method = "POST", path = "/text", body = "next" }).body)
+      assert.equal(404, post(client, "/nowhere", "GET / HTTP/1.1").status)
+      assert.equal("next", post(client, "/text", "next").body)
     end)
 
     it("is dropped after its first piece was read", function()
@@ -446,22 +448,22 @@ support.describe_server("a request", { app = app }, function(get_server)
       local response = client:request { method = "POST", path = "/first-chunk", chunked = true,
         body = { "one", ("x"):rep(100000), "two" } }
       assert.equal(200, response.status)
-      assert.equal("next", client:request({ method = "POST", path = "/text", body = "next" }).body)
+      assert.equal("next", post(client, "/text", "next").body)
     end)
   end)
 
   describe("json()", function()
-    local function post(text)
+    local function post_json(text)
       return get_server():post("/json", text)
     end
 
     it("decodes any value", function()
       assert.same({ kind = "table", value = { a = { 1, 2.5, true, "\195\169" } } },
-        post('{"a":[1,2.5,true,"\\u00e9"]}'):json())
-      assert.equal("number", post("1"):json().kind)
-      assert.equal("string", post('"x"'):json().kind)
-      assert.equal("boolean", post("true"):json().kind)
-      assert.equal("null", post("null"):json().kind)
+        post_json('{"a":[1,2.5,true,"\\u00e9"]}'):json())
+      assert.equal("number", post_json("1"):json().kind)
+      assert.equal("string", post_json('"x"'):json().kind)
+      assert.equal("boolean", post_json("true"):json().kind)
+      assert.equal("null", post_json("null"):json().kind)
     end)
 
     it("does not mind the content type", function()
@@ -471,14 +473,14 @@ support.describe_server("a request", { app = app }, function(get_server)
     it("gives back what it got", function()
       for _, text in ipairs { "[]", "{}", '[1,[],{}]', "9007199254740993", "1763754000123456",
         "0.1", '"\\u0000"', "null", '[null]' } do
-        assert.matches('"value":' .. text:gsub("%p", "%%%0") .. "[,}]", post(text).body)
+        assert.matches('"value":' .. text:gsub("%p", "%%%0") .. "[,}]", post_json(text).body)
       end
     end)
 
     for _, wrong in ipairs { "", "{", "nope", "[1,]", '{"a":1}x', "{'a':1}", "01", "NaN", "1.",
       '"\255"', '"\1"', '{"a":1}\0', "\239\187\191{}", '"\\ud800"', "[1 2]", "+1", "// c\n1" } do
       it(("answers 422 to %q"):format(wrong), function()
-        local response = post(wrong)
+        local response = post_json(wrong)
         assert.equal(422, response.status)
         local fault = response:json().detail[1]
         assert.equal("json_invalid", fault.type)
@@ -488,9 +490,9 @@ support.describe_server("a request", { app = app }, function(get_server)
     end
 
     it("answers 422 to what is too deep", function()
-      assert.equal(200, post(("["):rep(90) .. ("]"):rep(90)).status)
-      assert.equal(422, post(("["):rep(97) .. ("]"):rep(97)).status)
-      assert.equal(422, post(("["):rep(500000)).status)
+      assert.equal(200, post_json(("["):rep(90) .. ("]"):rep(90)).status)
+      assert.equal(422, post_json(("["):rep(97) .. ("]"):rep(97)).status)
+      assert.equal(422, post_json(("["):rep(500000)).status)
     end)
   end)
 
@@ -583,8 +585,8 @@ support.describe_server("a request", { app = app }, function(get_server)
   describe("Expect: 100-continue", function()
     local function expect(path, size)
       local client = get_server():connect()
-      client:send(("POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n")
-        :format(path, size))
+      client:send(("POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
+        .. "Expect: 100-continue\r\n\r\n"):format(path, size))
       return client
     end
 

@@ -41,9 +41,13 @@ local returns = {
   redirect = function() return fl.redirect "/there?a=b" end,
   ["redirect-303"] = function() return fl.redirect("/there", 303) end,
   ["redirect-space"] = function() return fl.redirect "/a b/\195\169" end,
-  ["redirect-out"] = function() return fl.redirect("https://example.com/x", { external = true }) end,
+  ["redirect-out"] = function()
+    return fl.redirect("https://example.com/x", { external = true })
+  end,
   ["redirect-refused"] = function() return fl.redirect "//evil.example" end,
-  ["redirect-scheme"] = function() return fl.redirect("javascript:alert(1)", { external = true }) end,
+  ["redirect-scheme"] = function()
+    return fl.redirect("javascript:alert(1)", { external = true })
+  end,
   ["redirect-break"] = function() return fl.redirect "/a\r\nX-Evil: 1" end,
   response = function()
     return fl.response({ id = 7 }, { status = 201, headers = { location = "/items/7" },
@@ -504,7 +508,8 @@ support.describe_server("a handler's answer:", { app = app }, function(get_serve
       local response = get "raise"
       assert.equal(500, response.status)
       assert.equal('{"detail":"Internal Server Error"}', response.body)
-      local log = get_server():wait_log "(unhandled error[^\n]*\n.-an ordinary error.-traceback.-\n)"
+      local log = get_server():wait_log(
+        "(unhandled error[^\n]*\n.-an ordinary error.-traceback.-\n)")
       assert.matches("request_id=", log)
       assert.matches("GET /raise", log)
       assert.matches("app.lua:%d+", log)

@@ -14,6 +14,9 @@ local MB = 1024 * 1024
 
 local written, read = 0, 0
 local function note(text) fl.log.info("note: " .. text) end
+local function reason_of(err)
+  return type(err) == "table" and tostring(err.reason or err.status) or "none"
+end
 
 app:get("/three", function()
   return fl.stream(function(write)
@@ -38,7 +41,7 @@ app:get("/endless", function()
         written = written + #piece
       end
     end)
-    note("write raised: " .. tostring(ok) .. " " .. tostring(type(err) == "table" and err.reason))
+    note("write raised: " .. tostring(ok) .. " " .. reason_of(err))
     error(err)
   end)
 end)
@@ -112,11 +115,11 @@ app:post("/pieces", function(req)
 end)
 app:post("/upload-cut", { max_body = MB }, function(req)
   local ok, err = pcall(function() for _ in req:chunks() do end end)
-  note("upload: " .. tostring(ok) .. " " .. tostring(type(err) == "table" and (err.reason or err.status)))
+  note("upload: " .. tostring(ok) .. " " .. reason_of(err))
 end)
 app:post("/text-cut", function(req)
   local ok, err = pcall(req.text, req)
-  note("text: " .. tostring(ok) .. " " .. tostring(type(err) == "table" and (err.reason or err.status)))
+  note("text: " .. tostring(ok) .. " " .. reason_of(err))
 end)
 
 return app

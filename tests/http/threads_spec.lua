@@ -68,7 +68,8 @@ support.describe_server("connections", {
 }, function(get_server)
   local function share(server)
     local metrics = server:metrics()
-    return metrics['fasterlua_connections{thread="0"}'], metrics['fasterlua_connections{thread="1"}']
+    local name = "fasterlua_connections{thread=\"%d\"}"
+    return metrics[name:format(0)], metrics[name:format(1)]
   end
 
   it("are shared by two threads, 64 of them no worse than 36 to 28", function()
@@ -209,7 +210,8 @@ end)
 
 describe("a handler that blocks in a command", function()
   it("has its process replaced", function()
-    local server = support.start { app = app, settings = { threads = 2, drain = "500ms" } }
+    local server = support.start { app = app, settings = { threads = 2, drain = "500ms",
+      blocked_handler = "100ms" } }
     local old = server:server_pid()
     local stuck = begin(server, "/execute")
     server:wait_log("stuck handler[^\n]*GET /execute[^\n]*blocked", 10)

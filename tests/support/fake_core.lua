@@ -34,7 +34,7 @@ local function new_task(request, fn, ...)
 end
 
 -- The scheduler as Lua sees it.
-local scheduler = { AWAIT = AWAIT }
+local scheduler = { AWAIT = AWAIT, VERSION = "0.0.0" }
 
 function scheduler.start(fn, ...)
   return new_task(current and current.request, fn, ...).handle
