@@ -108,6 +108,9 @@ else
 code += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -DFL_DEBUG
 endif
 
+# The program is optimized as a whole; unit tests link the same objects one by one, which is quick.
+lto = $(if $(SANITIZE),,$(if $(findstring gcc,$(CC)),-flto=auto -ffat-lto-objects))
+
 compile = $(CC) $(language) $(code) $(CPPFLAGS) $(CFLAGS)
 ours = $(WARNINGS) -Icore $(library_flags)
 link = $(CC) $(language) $(code) -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(CFLAGS) $(LDFLAGS)
@@ -234,28 +237,28 @@ check-fresh:
 # Compiling. The flags' file changes when flags or the set of sources do: then all is made anew.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(compile) $(ours) $(link_libraries)' '$(core_sources)' | cmp -s - $@ \
-	    || printf '%s\n' '$(compile) $(ours) $(link_libraries)' '$(core_sources)' > $@
+	@printf '%s\n' '$(compile) $(lto) $(ours) $(link_libraries)' '$(core_sources)' | cmp -s - $@ \
+	    || printf '%s\n' '$(compile) $(lto) $(ours) $(link_libraries)' '$(core_sources)' > $@
 
 $(BUILD)/core/%.o: core/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
-	@$(compile) $(ours) -MMD -MP -c -o $@ $<
+	@$(compile) $(lto) $(ours) -MMD -MP -c -o $@ $<
 
 # Not our code, so not our warnings. Strict: by default llhttp 8 takes `Host :` and bare CRs.
 $(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
-	@$(compile) -w -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp -c -o $@ $<
+	@$(compile) $(lto) -w -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp -c -o $@ $<
 
 $(BUILD)/libfasterlua.a: $(library_objects)
 	@rm -f $@
 	@$(AR) rcsD $@ $^
 
 # -rdynamic: Lua modules written in C find our symbols.
-$(BUILD)/fasterlua: $(BUILD)/core/main.o $(BUILD)/libfasterlua.a
+$(BUILD)/fasterlua: $(BUILD)/core/main.o $(library_objects)
 	@echo "  link $@"
-	@$(link) -rdynamic -o $@ $^ $(link_libraries)
+	@$(link) $(lto) -rdynamic -o $@ $^ $(link_libraries)
 
 $(BUILD)/tests/%_test: tests/core/%_test.c $(BUILD)/libfasterlua.a $(BUILD)/flags
 	@mkdir -p $(@D)

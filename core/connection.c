@@ -220,6 +220,7 @@ static int queue_output(fl_connection *connection, const fl_slice *pieces, unsig
     fl_output *output = connection->output;
     fl_buffer *buffer = fresh ? &output->data : &output->queued;
     for (unsigned i = 0; i < count; i++) {
+        if (pieces[i].size == 0) continue;
         size_t taken = skip < pieces[i].size ? skip : pieces[i].size;
         fl_buffer_append(buffer, pieces[i].data + taken, pieces[i].size - taken);
         skip -= taken;

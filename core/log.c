@@ -305,6 +305,15 @@ int fl_log_open(fl_log **out, int fd, fl_log_format format, fl_log_level level, 
     return 0;
 }
 
+void fl_log_finish(fl_log *log, uint64_t timeout)
+{
+    pthread_mutex_lock(&log->mutex);
+    log->closing = true;
+    pthread_cond_signal(&log->wake);
+    (void)wait_ended(log, timeout);
+    pthread_mutex_unlock(&log->mutex);
+}
+
 void fl_log_close(fl_log *log, uint64_t timeout)
 {
     pthread_t writer = log->writer;

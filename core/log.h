@@ -57,6 +57,9 @@ typedef struct fl_access { /* one finished request */
 int fl_log_open(fl_log **out, int fd, fl_log_format format, fl_log_level level, size_t capacity);
 /* On stdout; format "text", "json" or "auto" (text on a terminal), level by its name. */
 int fl_log_open_stdout(fl_log **out, const char *format, const char *level, size_t capacity);
+/* Writes what is buffered, for at most `timeout` ns; what is logged later is not written. For who
+ * is about to _exit: other threads may still be logging, and nothing is freed. */
+void fl_log_finish(fl_log *log, uint64_t timeout);
 /* Writes what is buffered, for at most `timeout` ns, and ends the writer thread. No other thread
  * may be logging. */
 void fl_log_close(fl_log *log, uint64_t timeout);

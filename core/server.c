@@ -151,14 +151,20 @@ void fl_server_stuck(fl_server *server, const char *what)
     say(server, FL_CONTROL_STUCK, what);
 }
 
+static unsigned load_of(const fl_web *web)
+{
+    return atomic_load_explicit(&web->connection_count, memory_order_relaxed) +
+           atomic_load_explicit(&web->arriving, memory_order_relaxed);
+}
+
 fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead)
 {
-    unsigned mine = atomic_load_explicit(&self->connection_count, memory_order_relaxed);
+    unsigned mine = load_of(self);
     fl_web *best = self;
     unsigned least = mine;
     for (unsigned i = 0; i < server->web_count; i++) {
         fl_web *web = &server->webs[i];
-        unsigned count = atomic_load_explicit(&web->connection_count, memory_order_relaxed);
+        unsigned count = load_of(web);
         /* what is in Lua now may be so for long: a connection is better off here */
         bool busy = atomic_load_explicit(&web->claim.state, memory_order_relaxed) != FL_CLAIM_C;
         if (count < least && !busy) {

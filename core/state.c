@@ -16,6 +16,7 @@
 #include "web.h"
 
 #define HIGH_SHARE 6 / 10 /* of the cap: collect beyond it */
+#define LARGE_HEAP (16u << 20)
 
 /* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
  * lie within reach of the VM's code, and traces flushed by one hot app must not starve the others.
@@ -82,11 +83,23 @@ static void count_memory(fl_state *state)
     memory->cap = state->web->settings->lua_memory;
     memory->high = memory->cap * HIGH_SHARE;
     lua_setallocf(state->L, counted_allocate, memory);
+    memory->large = true; /* the collector's own default until the first safe point */
+}
+
+/* A small heap may grow to several times its live size before a collection begins: that is a few
+ * megabytes, and saves most of the collector's work. A large one may not. */
+static void tune_collector(fl_state *state)
+{
+    bool large = state->memory.used > LARGE_HEAP;
+    if (large == state->memory.large) return;
+    state->memory.large = large;
+    lua_gc(state->L, LUA_GCSETPAUSE, large ? 200 : 400);
 }
 
 void fl_state_safe_point(fl_state *state)
 {
     fl_memory *memory = &state->memory;
+    tune_collector(state);
     if (!memory->collect) return;
     lua_gc(state->L, LUA_GCCOLLECT, 0);
     memory->collect = false;
@@ -169,12 +182,24 @@ static uint64_t patience_field(lua_State *L, int index, const char *field, uint6
     return value;
 }
 
+/* Interned once, so that no request has to: the names between "{" and ":" or "}". */
+static void keep_names(lua_State *L, fl_route *route)
+{
+    const char *at = route->pattern;
+    for (unsigned i = 0; i < FL_ROUTER_PARAMETERS && (at = strchr(at, '{')) != NULL; i++) {
+        size_t size = strcspn(++at, ":}");
+        lua_pushlstring(L, at, size);
+        route->names[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+}
+
 static void read_route(fl_state *state, lua_State *L, int index, fl_route *route)
 {
     const fl_settings *settings = state->web->settings;
     route->method = copy_field(L, index, "method");
     route->pattern = copy_field(L, index, "pattern");
     route->handler = keep_function(L, index, "handler");
+    keep_names(L, route);
     double seconds = number_field(L, index, "timeout", (double)settings->handler_timeout / 1e9);
     route->timeout = (uint64_t)(seconds * 1000);
     route->max_body = (uint64_t)number_field(L, index, "max_body", (double)settings->max_body);
@@ -250,6 +275,8 @@ static int load_app(lua_State *L)
     fl_state_preload(L);
     require(L, "fasterlua.request");
     if (luaL_dostring(L, jit_watch)) return lua_error(L);
+    lua_pushliteral(L, "params");
+    state->params_key = luaL_ref(L, LUA_REGISTRYINDEX);
     require(L, "fasterlua.report");
     state->explain = keep_function(L, lua_gettop(L), "explain");
     require(L, "fasterlua.stream");

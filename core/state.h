@@ -27,6 +27,7 @@ typedef struct fl_route {
     char *method, *pattern;
     char *title;      /* "GET /items/{id}", for logs */
     int handler;      /* registry reference */
+    int names[FL_ROUTER_PARAMETERS]; /* of its path parameters, in order: registry references */
     uint64_t timeout; /* ms; 0: none */
     uint64_t max_body;
     uint64_t stuck, blocked; /* ns; 0: never */
@@ -41,6 +42,7 @@ typedef struct fl_memory { /* the allocator's account */
     size_t used, cap, high;
     bool enforced; /* Lua runs protected */
     bool collect;  /* `used` passed `high` */
+    bool large;    /* the collector is set for a large heap */
 } fl_memory;
 
 struct fl_state {
@@ -52,6 +54,7 @@ struct fl_state {
     fl_route *routes;
     uint32_t route_count;
     int fallback, start, stop; /* registry references, LUA_NOREF when the app has none */
+    int params_key; /* "params", interned */
     int request_metatable;     /* registry references too */
     int stream;                /* (handle, fn): runs fl.stream's function */
     int explain;               /* (error, traceback) -> text, for logs */

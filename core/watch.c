@@ -120,7 +120,8 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
 {
     fl_web *web = &watch->webs[number];
     fl_watched *watched = &watch->watched[number];
-    bool in_lua = atomic_load_explicit(&web->claim.state, memory_order_relaxed) == FL_CLAIM_LUA;
+    /* acquire: with its thread's clock and its routes' names */
+    bool in_lua = atomic_load_explicit(&web->claim.state, memory_order_acquire) == FL_CLAIM_LUA;
     unsigned long turn = atomic_load_explicit(&web->claim.turn, memory_order_relaxed);
     if (!in_lua || turn != watched->turn || !watched->since) {
         turn_over(watch, number);

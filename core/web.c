@@ -222,12 +222,14 @@ static void connect_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     fl_connection_open(web, ((fl_web_message *)message)->fd);
+    atomic_fetch_sub_explicit(&web->arriving, 1, memory_order_relaxed);
     free(message);
 }
 
 void fl_web_hand_over(fl_web *web, int fd)
 {
-    post(web, connect_here, fd, false);
+    atomic_fetch_add_explicit(&web->arriving, 1, memory_order_relaxed);
+    post(web, connect_here, fd, false); /* one that has closed takes no part in balancing */
 }
 
 static void help(fl_message *message, void *owner)
@@ -444,7 +446,9 @@ static int init_handles(fl_web *web)
     uv_close((uv_handle_t *)&web->first_stream, NULL);
     uv_prepare_start(&web->prepare, before_poll);
     uv_check_start(&web->check, after_poll);
-    return fl_mailbox_new(&web->mailbox, &web->loop, web);
+    status = fl_mailbox_new(&web->mailbox, &web->loop, web);
+    if (status == 0) fl_mailbox_hold(web->mailbox); /* others may post until fl_web_close */
+    return status;
 }
 
 int fl_web_init(fl_web *web, fl_server *server, unsigned number)
@@ -490,6 +494,7 @@ static void free_requests(fl_web *web)
 void fl_web_close(fl_web *web)
 {
     uv_loop_close(&web->loop);
+    fl_mailbox_release(web->mailbox);
     free_requests(web);
     fl_buffer_close(&web->out);
     fl_buffer_close(&web->scratch);

@@ -75,6 +75,7 @@ struct fl_web {
     int own_listener; /* the socket that only this thread accepts on; -1: none. Set at boot */
     fl_connection *connections;
     _Atomic unsigned connection_count; /* read by other threads to balance */
+    _Atomic unsigned arriving;         /* handed over by others, not opened yet */
     int spare_fd;                      /* given up for a moment when descriptors run out */
 
     fl_slots request_slots;

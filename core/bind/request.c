@@ -207,7 +207,7 @@ static void push_params(fl_request *request, lua_State *co)
     lua_createtable(co, 0, (int)match->count);
     for (unsigned i = 0; i < match->count; i++) {
         const fl_param *param = &match->params[i];
-        lua_pushlstring(co, param->name.data, param->name.size);
+        lua_rawgeti(co, LUA_REGISTRYINDEX, request->route->names[i]);
         if (param->kind == FL_PARAM_INT)
             fl_json_push_integer(co, param->integer);
         else if (param->kind == FL_PARAM_NUMBER)
@@ -225,7 +225,7 @@ void fl_request_push(fl_request *request, lua_State *co)
     lua_pushnumber(co, fl_request_handle(request));
     lua_rawseti(co, -2, 1);
     if (params) {
-        lua_pushliteral(co, "params");
+        lua_rawgeti(co, LUA_REGISTRYINDEX, request->state->params_key);
         push_params(request, co);
         lua_rawset(co, -3);
     }

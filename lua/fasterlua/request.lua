@@ -24,10 +24,35 @@ local function refuse(status)
   error(response.http_error(status, details[status]), 0)
 end
 
+-- Slots of a request's table, beside C's handle in the first.
+local READER = 2 -- a future: settles when the task that waits for the body goes on
+local IS_CONSUMED = 3 -- chunks() has given some of it away
+
+local function end_reading(self)
+  local reader = rawget(self, READER)
+  rawset(self, READER, nil)
+  future.settle(reader)
+end
+
+-- C wakes one task of a request: others wait for that one, and look again.
+local function wait_for_body(self, is_whole)
+  local reader = rawget(self, READER)
+  if reader then
+    return future.await(reader)
+  end
+  reader = future.new()
+  reader._is_detached = true -- who stops waiting for it does not cancel it for the others
+  rawset(self, READER, reader)
+  future.finally(end_reading, self, waiting.suspend, core.want_body, self, is_whole)
+end
+
 --- The whole body. Waits until it is there.
 ---@param self fasterlua.Request
 ---@return string
 function methods.text(self)
+  if rawget(self, IS_CONSUMED) then
+    error("req:text(): the body has been read by req:chunks()", 2)
+  end
   while true do
     local body, status = core.body(self)
     if body then
@@ -35,7 +60,7 @@ function methods.text(self)
     elseif body == false then
       refuse(status)
     end
-    waiting.suspend(core.want_body, self, true)
+    wait_for_body(self, true)
   end
 end
 
@@ -78,11 +103,12 @@ local function next_chunk(self)
     if piece == true then
       return nil
     elseif piece then
+      rawset(self, IS_CONSUMED, true)
       return piece
     elseif piece == false then
       refuse(status)
     end
-    waiting.suspend(core.want_body, self, false)
+    wait_for_body(self, false)
   end
 end
 

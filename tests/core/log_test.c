@@ -186,6 +186,25 @@ TEST(json_strings_are_valid_whatever_the_bytes)
     free(self);
 }
 
+TEST(names_of_fields_neither_break_a_line_nor_repeat)
+{
+    const fl_log_field fields[] = {
+        fl_field_text("id", text_of("ours")), fl_field_integer("a\"b\n c", 1),
+        fl_field_text("id", text_of("theirs")), fl_field_integer("level", 2)};
+    sink *self = sink_open(FL_LOG_JSON, FL_LOG_INFO, SMALL);
+    fl_log_line(self->log, FL_LOG_INFO, text_of("m"), fields, 4);
+    const char *text = sink_finish(self, 33);
+    CHECK_EQUAL_TEXT(text_of(text),
+                     "\",\"level\":\"info\",\"message\":\"m\",\"id\":\"ours\",\"a_b__c\":1,"
+                     "\"id_\":\"theirs\",\"level_\":2}\n");
+    free(self);
+    self = sink_open(FL_LOG_TEXT, FL_LOG_INFO, SMALL);
+    fl_log_line(self->log, FL_LOG_INFO, text_of("m\tn"), fields, 4);
+    text = sink_finish(self, 25);
+    CHECK_EQUAL_TEXT(text_of(text), "info  m\tn  id=ours a_b__c=1 id_=theirs level_=2\n");
+    free(self);
+}
+
 TEST(a_block_is_indented_below_its_line)
 {
     sink *self = sink_open(FL_LOG_TEXT, FL_LOG_INFO, SMALL);

@@ -136,6 +136,39 @@ app:get("/iterator", function()
   for i in numbers, 4, 0 do sum = sum + i end
   return tostring(sum)
 end)
+local shared = coroutine.wrap(function()
+  for i = 1, math.huge do
+    await(fl.sleep(0.01))
+    coroutine.yield(tostring(i))
+  end
+end)
+app:get("/shared-generator", function() return shared() end)
+app:get("/generator-left", function()
+  local generator = coroutine.wrap(function() await(fl.sleep(5)) end)
+  local ok, err = pcall(generator)
+  note("generator: " .. tostring(ok) .. " " .. tostring(err))
+end)
+app:get("/status", function()
+  local co = coroutine.create(function() await(fl.sleep(0.005)) coroutine.yield "x" return "y" end)
+  local list = {}
+  for _ = 1, 3 do
+    local _, value = coroutine.resume(co)
+    list[#list + 1] = tostring(value) .. " " .. coroutine.status(co)
+  end
+  return list
+end)
+app:get("/running", function()
+  local before = coroutine.running()
+  await(fl.sleep(0.005))
+  return tostring(before == coroutine.running() and before ~= nil)
+end)
+app:get("/keyed", function()
+  keyed = keyed or setmetatable({}, { __mode = "k" })
+  local co = coroutine.running()
+  local seen = keyed[co]
+  keyed[co] = true
+  return tostring(seen)
+end)
 app:get("/metamethods", function()
   local object = setmetatable({}, {
     __index = function(_, key) return await(after(0.002, key .. "!")) end,
@@ -416,6 +449,33 @@ support.describe_server("await", { app = app, settings = one_thread }, function(
       assert.equal("deep", get_server():get("/nested-wrap").body)
     end)
 
+    it("generators that requests share, one at a time", function()
+      local first = get_server():get("/shared-generator").body
+      assert.equal(tonumber(first) + 1, tonumber(get_server():get("/shared-generator").body))
+      local clients = {}
+      for i = 1, 2 do
+        clients[i] = get_server():connect()
+        clients[i]:send "GET /shared-generator HTTP/1.1\r\nHost: a\r\n\r\n"
+      end
+      assert.equal(200, clients[1]:response().status)
+      assert.equal(500, clients[2]:response().status)
+      get_server():wait_log "cannot resume a coroutine that awaits a future"
+      assert.equal(200, get_server():get("/shared-generator").status)
+    end)
+
+    it("coroutines that a cancelled task leaves", function()
+      local client = get_server():connect()
+      client:send "GET /generator-left HTTP/1.1\r\nHost: a\r\n\r\n"
+      sleep(0.03)
+      client:reset()
+      wait_note "generator: false cancelled: client left"
+    end)
+
+    it("coroutine.resume, status and running", function()
+      assert.same({ "x suspended", "y dead", "cannot resume dead coroutine dead" }, json "/status")
+      assert.equal("true", get_server():get("/running").body)
+    end)
+
     it("iterators", function()
       assert.equal("10", get_server():get("/iterator").body)
     end)
@@ -443,6 +503,13 @@ support.describe_server("await", { app = app, settings = one_thread }, function(
     it("but not for a future that is done", function()
       assert.same({ 1, 2, 3 }, json "/sort-done")
     end)
+  end)
+
+  it("gives no request a coroutine that another one's code has seen", function()
+    local client = get_server():connect()
+    for _ = 1, 20 do
+      assert.equal("nil", client:request({ path = "/keyed" }).body)
+    end
   end)
 
   it("forgotten is told", function()
@@ -659,6 +726,89 @@ support.describe_server("await", { app = app, settings = one_thread }, function(
       assert.is_true(seconds < 0.04 * support.slowdown, seconds)
       assert.equal("slept", waiting:response().body)
     end)
+  end)
+end)
+
+support.describe_server("clients that leave at any moment", { app = [[
+local fl = require "fasterlua"
+local await, gather, spawn = fl.await, fl.gather, fl.spawn
+local app = fl.app { title = "leaving" }
+local lock, queue = fl.lock(), fl.queue(1)
+
+local function nap(seconds) await(fl.sleep(seconds or 0.01)) end
+app:get("/nap", function() nap() return "nap" end)
+app:get("/gather", function() await(gather(spawn(nap), spawn(nap, 0.02))) return "gathered" end)
+app:get("/timeout", function() pcall(await, fl.timeout(0.01, fl.sleep(1))) return "timed" end)
+app:get("/lock", function() lock:with(nap, 0.001) return "locked" end)
+app:get("/shield", function() fl.shield(nap) return "shielded" end)
+app:get("/background", function() fl.background(nap) nap() return "b" end)
+app:get("/detach", function() fl.detach(nap) return "d" end)
+app:get("/left", function() spawn(nap, 0.05) nap(0.001) return "l" end)
+app:get("/raise", function() nap(0.005) error "left or not" end)
+app:get("/queue", function() await(fl.race(queue:get(), fl.sleep(0.01))) return "q" end)
+app:get("/generator", function()
+  for i in coroutine.wrap(function() for i = 1, 4 do nap(0.003) coroutine.yield(i) end end) do
+    nap(0.001 * i)
+  end
+  return "g"
+end)
+app:get("/stream", function()
+  return fl.stream(function(write) for _ = 1, 20 do write(("x"):rep(20000)) nap(0.001) end end)
+end)
+app:get("/flood", function()
+  return fl.stream(function(write) for _ = 1, 100 do write(("x"):rep(65536)) end end)
+end)
+app:get("/large", function() nap(0.002) return ("x"):rep(4000000) end)
+app:post("/text", function(req) return req:text() end)
+app:post("/echo", function(req)
+  return fl.stream(function(write) for chunk in req:chunks() do write(chunk) nap(0.001) end end)
+end)
+app:post("/ignore", function() nap() return "i" end)
+return app
+]], settings = { threads = 1, log_level = "error" } }, function(get_server)
+  local paths = { "nap", "gather", "timeout", "lock", "shield", "background", "detach", "left",
+    "raise", "queue", "generator", "stream", "flood", "large", "text", "echo", "ignore" }
+  local body = ("y"):rep(3000)
+
+  local function message(path)
+    if path ~= "text" and path ~= "echo" and path ~= "ignore" then
+      return ("GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"):format(path)
+    end
+    local framing = math.random(2) == 1 and "Content-Length: %d\r\n\r\n%s"
+      or "Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+    return ("POST /%s HTTP/1.1\r\nHost: a\r\n"):format(path) .. framing:format(#body, body)
+  end
+
+  local function begin()
+    local client, parts = get_server():connect { receive_buffer = 8192 }, {}
+    for i = 1, math.random(3) do parts[i] = message(paths[math.random(#paths)]) end
+    local bytes = table.concat(parts)
+    client:send(bytes:sub(1, math.random(3) == 1 and math.random(#bytes) or #bytes))
+    return client
+  end
+
+  local leave = {
+    function(client) client:reset() end,
+    function(client) client:close() end,
+    function(client) client:half_close() end,
+    function(client) client:receive(nil, 0) client:reset() end,
+  }
+
+  it("leak nothing and break nothing", function()
+    math.randomseed(20)
+    local pid = get_server():server_pid()
+    for _ = 1, 40 do
+      local clients = {}
+      for i = 1, 16 do clients[i] = begin() end
+      for _, client in ipairs(clients) do
+        if math.random(2) == 1 then sleep(math.random(4) / 1000) end
+        leave[math.random(#leave)](client)
+      end
+      get_server():close_clients()
+    end
+    assert.equal("nap", get_server():get("/nap").body)
+    assert.equal("locked", get_server():get("/lock").body)
+    assert.equal(pid, get_server():server_pid())
   end)
 end)
 

@@ -404,6 +404,70 @@ support.describe_server("a request", { app = app }, function(get_server)
     end)
   end)
 
+  describe("however the network cuts it", function()
+    local parts = {
+      "POST /text HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+      "GET /later?q=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\n\r\n",
+      "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        .. "3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n",
+      "GET /nowhere HTTP/1.1\r\nHost: a\r\nX-Empty:\r\n\r\n",
+      "POST /sleepy-ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345",
+      "GET /fields/a%20b?x=1 HTTP/1.1\r\nHost: a\r\nCookie: c=1\r\n\r\n",
+    }
+    local message = table.concat(parts)
+
+    local function check(client)
+      local answers = assert(client:responses(#parts))
+      assert.equal("hello", answers[1].body)
+      assert.same({ path = "/later", agent = "one", q = "1" }, answers[2]:json())
+      assert.equal(5, answers[3]:json().total)
+      assert.equal("1", answers[3]:json().trailers["x-t"])
+      assert.equal(404, answers[4].status)
+      assert.equal("ignored", answers[5].body)
+      local fields = answers[6]:json()
+      assert.same({ "/fields/a%20b?x=1", "1", "1" }, { fields.url, fields.query.x,
+        fields.cookies.c })
+    end
+
+    -- Sends on several connections at once, so that the pauses cost little.
+    local function send_cut(cuts_of, count)
+      local clients, cuts, most = {}, {}, 0
+      for i = 1, count do
+        clients[i], cuts[i] = get_server():connect(), cuts_of(i)
+        most = math.max(most, #cuts[i])
+      end
+      for round = 1, most + 1 do
+        for i = 1, count do
+          local from, to = cuts[i][round - 1] or 0, cuts[i][round] or #message
+          if round <= #cuts[i] + 1 then clients[i]:send(message:sub(from + 1, to)) end
+        end
+        sleep(0.003)
+      end
+      for i = 1, count do check(clients[i]) end
+      get_server():close_clients()
+    end
+
+    it("in two, at any place", function()
+      for first = 1, #message - 1, 64 do
+        send_cut(function(i) return { first + i - 1 } end, math.min(64, #message - first))
+      end
+    end)
+
+    it("in many", function()
+      math.randomseed(7)
+      for _ = 1, 4 do
+        send_cut(function()
+          local cuts, at = {}, math.random(1, 20)
+          while at < #message do
+            cuts[#cuts + 1] = at
+            at = at + math.random(1, 40)
+          end
+          return cuts
+        end, 32)
+      end
+    end)
+  end)
+
   describe("a body that nobody reads", function()
     local function then_next(path, body, fields)
       local client = get_server():connect()

@@ -83,6 +83,66 @@ app:get("/parallel", function()
   end)
 end)
 
+app:get("/two-writers", function()
+  return fl.stream(function(write)
+    local function many(letter)
+      for _ = 1, 40 do write(letter:rep(65536)) end
+      return letter
+    end
+    local a, b = await(fl.gather(fl.spawn(many, "a"), fl.spawn(many, "b")))
+    note("both have written: " .. a .. b)
+  end)
+end)
+app:get("/late-write", function()
+  return fl.stream(function(write)
+    write "in time"
+    fl.detach(function()
+      await(fl.sleep(0.03))
+      local ok, err = pcall(write, "too late")
+      note("late write: " .. tostring(ok) .. " " .. tostring(type(err)))
+    end)
+  end)
+end)
+app:get("/late-cookie", function(req)
+  return fl.stream(function(write)
+    write "a"
+    req:set_cookie("late", "1")
+  end)
+end)
+app:get("/http-error", function()
+  return fl.stream(function(write)
+    write "a"
+    error(fl.http_error(404))
+  end)
+end)
+app:post("/two-readers", function(req)
+  local function text() return req:text() end
+  local a, b, c = await(fl.gather(fl.spawn(text), fl.spawn(text), fl.spawn(text)))
+  return { a, b, c }
+end)
+app:post("/left-reading", function(req)
+  fl.spawn(function()
+    local ok = pcall(req.text, req)
+    note("left reading: " .. tostring(ok))
+  end)
+  await(fl.sleep(0.02))
+  return "answered"
+end)
+app:post("/background-reading", function(req)
+  fl.background(function()
+    local ok, err = pcall(req.text, req)
+    note("background reading: " .. tostring(ok) .. " " .. tostring(err))
+  end)
+  return "answered"
+end)
+app:post("/chunks-then-text", function(req)
+  local first
+  for chunk in req:chunks() do first = chunk break end
+  local ok, text = pcall(req.text, req)
+  return { first = first, ok = ok, text = ok and text or tostring(text) }
+end)
+app:post("/limited-upload", { timeout = 0.1 }, function(req) return req:text() end)
+
 app:post("/echo", { max_body = 100 * MB }, function(req)
   return fl.stream(function(write) for chunk in req:chunks() do write(chunk) end end)
 end)
@@ -304,6 +364,37 @@ support.describe_server("a stream", { app = app, settings = { threads = 1 } }, f
     assert.is_true((client:closed()))
   end)
 
+  it("wakes all of several writers that a slow reader held", function()
+    local client = get_server():connect { receive_buffer = 4096 }
+    client:send "GET /two-writers HTTP/1.0\r\nHost: a\r\n\r\n"
+    assert.is_truthy(client:receive "\r\n\r\n")
+    sleep(0.1)
+    drain(client, 80 * 65536)
+    assert.is_true((client:closed()))
+    get_server():wait_log "note: both have written: ab"
+  end)
+
+  it("that is over takes no more", function()
+    local client = get_server():connect()
+    assert.equal("in time", client:request({ path = "/late-write" }).body)
+    get_server():wait_log "note: late write: false"
+    assert.equal("onetwothree", client:request({ path = "/three" }).body)
+  end)
+
+  it("has sent its head: no cookie can follow", function()
+    local client = get_server():connect()
+    client:send "GET /late-cookie HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert.is_nil((client:response()))
+    get_server():wait_log "the response's head has been sent"
+  end)
+
+  it("that raises an http_error is cut", function()
+    local client = get_server():connect()
+    client:send "GET /http-error HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert.is_nil((client:response()))
+    get_server():wait_log "GET /http%-error"
+  end)
+
   describe("from the client", function()
     local function begin(path, size)
       local client = get_server():connect()
@@ -360,6 +451,44 @@ support.describe_server("a stream", { app = app, settings = { threads = 1 } }, f
       support.eventually(function()
         return get_server():log():find("note: upload: false", at, true)
       end)
+    end)
+
+    it("can be read by several tasks", function()
+      local client = begin("/two-readers", 5)
+      sleep(0.02)
+      client:send "hello"
+      assert.same({ "hello", "hello", "hello" }, client:response():json())
+    end)
+
+    it("that a task still reads is no matter to the answer", function()
+      local client = begin("/left-reading", 5)
+      assert.equal("answered", client:response().body)
+      client:send "hello"
+      assert.equal("onetwothree", client:request({ path = "/three" }).body)
+      get_server():wait_log "note: left reading: false"
+    end)
+
+    it("is over in the background, which is told so", function()
+      local client = begin("/background-reading", 5)
+      client:send "hello"
+      assert.equal("answered", client:response().body)
+      local how = get_server():wait_log "note: background reading: (%a+ [^\n]*)"
+      assert.is_true(how:find "^true hello" ~= nil or how:find "the request is over" ~= nil, how)
+    end)
+
+    it("read in part by chunks() gives text() no lie", function()
+      local client = begin("/chunks-then-text", 10)
+      client:send "hello"
+      sleep(0.03)
+      client:send "world"
+      local seen = client:response():json()
+      assert.equal("hello", seen.first)
+      assert.is_true(seen.text == "helloworld" or not seen.ok, seen.text)
+    end)
+
+    it("that does not come is ended by the route's timeout", function()
+      local client = begin("/limited-upload", 5)
+      assert.equal(504, client:response().status)
     end)
 
     it("with broken chunks raises, and is 400", function()

@@ -68,7 +68,7 @@ support.describe_server("connections", {
 }, function(get_server)
   local function share(server)
     local metrics = server:metrics()
-    local name = "fasterlua_connections{thread=\"%d\"}"
+    local name = 'fasterlua_connections{thread="%d"}'
     return metrics[name:format(0)], metrics[name:format(1)]
   end
 
