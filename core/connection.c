@@ -94,6 +94,8 @@ static void detach_request(fl_connection *connection)
 {
     fl_request *request = connection->request;
     connection->request = NULL;
+    /* its tasks go on without us: the buffers that its bytes lie in do not */
+    if (request->holds > 1 && !fl_request_keep(request)) fl_request_forget(request);
     request->connection = NULL;
     fl_request_release(request);
 }
@@ -595,6 +597,10 @@ static void note_peer(fl_connection *connection, int fd)
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
         memcpy(connection->peer_address, &in6->sin6_addr, 16);
         connection->peer_port = ntohs(in6->sin6_port);
+        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) { /* a dual-stack socket's IPv4 */
+            connection->peer_family = AF_INET;
+            memcpy(connection->peer_address, in6->sin6_addr.s6_addr + 12, 4);
+        }
     }
 }
 

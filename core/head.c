@@ -32,6 +32,8 @@ static bool line_ends(const char *at, const char *next)
     return next - at == 2 && at[0] == '\r' && at[1] == '\n';
 }
 
+#define VERSION_BYTES 9 /* " HTTP/1.1" */
+
 /* llhttp unfolds continued lines and skips blanks in places where the grammar has none: every byte
  * between names and values must be accounted for (RFC 9112 sections 3, 5.1 and 5.2). */
 static bool lines_are_plain(const fl_request *request)
@@ -40,8 +42,8 @@ static bool lines_are_plain(const fl_request *request)
     const char *end = base + request->head_available;
     const char *at = base + request->target_size;
     if (request->method_gap != strlen(fl_request_method(request)) + 1) return false;
-    if (memcmp(at, " HTTP/1.", 8) != 0) return false;
-    at += sizeof(" HTTP/1.1") - 1;
+    if (end - at < VERSION_BYTES || memcmp(at, " HTTP/", 6) != 0) return false; /* HTTP/0.9 */
+    at += VERSION_BYTES;
     for (unsigned i = 0; i < request->header_count; i++) {
         const fl_header *header = &request->headers[i];
         const char *name = base + header->name;
@@ -217,8 +219,8 @@ static int check_target(fl_request *request)
 int fl_head_check(fl_request *request, const llhttp_t *parser)
 {
     fl_fields fields = {0};
-    if (parser->http_major != 1 || parser->http_minor > 1) return 505;
     if (!lines_are_plain(request)) return 400;
+    if (parser->http_major != 1 || parser->http_minor > 1) return 505;
     for (unsigned i = 0; i < request->header_count; i++) {
         trim_value(request, &request->headers[i]);
         note_field(request, &request->headers[i], &fields);

@@ -319,12 +319,15 @@ void fl_http1_init(fl_http1 *http, fl_connection *connection)
 static int status_of(const fl_http1 *http, enum llhttp_errno error, const char *at)
 {
     if (http->refused) return http->refused;
-    if (error == HPE_INVALID_VERSION && /* it is one, but none that we speak */
-        strcmp(llhttp_get_error_reason(&http->parser), "Invalid HTTP version") == 0)
-        return 505;
     if (error == HPE_INVALID_METHOD && fl_head_is_token(*at)) return 501;
-    if (error == HPE_PAUSED_H2_UPGRADE) return 505; /* HTTP/2's preface */
-    return 400;
+    bool is_version = /* one that we do not speak, or HTTP/2's preface */
+        error == HPE_PAUSED_H2_UPGRADE ||
+        (error == HPE_INVALID_VERSION &&
+         strcmp(llhttp_get_error_reason(&http->parser), "Invalid HTTP version") == 0);
+    if (!is_version) return 400;
+    uint64_t line = position_of(http, at) - http->message_at;
+    const fl_connection *connection = http->parser.data;
+    return line > connection->web->settings->request_line ? 414 : 505;
 }
 
 /* Empty lines before a request line: CR LF pairs, a few. 0 or 400. */

@@ -112,7 +112,7 @@ void fl_listener_drain(fl_listener *listener)
 static void poll_closed(uv_handle_t *handle)
 {
     fl_listener *listener = handle->data;
-    if (!listener->helping) close(listener->fd);
+    close(listener->fd);
     free(listener);
 }
 

@@ -17,7 +17,8 @@ struct fl_listener {
     fl_listener *next;
     fl_web *web;
     uv_poll_t poll;
-    int fd;
+    int fd;       /* its own, to close */
+    int helps_fd; /* helping: the number of the busy thread's, by which it is found again */
     bool shared;
     bool helping;
     bool paused; /* as many connections as allowed */

@@ -121,6 +121,14 @@ bool fl_request_keep(fl_request *request)
     return !request->body_kept.failed;
 }
 
+void fl_request_forget(fl_request *request)
+{
+    request->base = "";
+    request->host = request->body = (fl_slice){0};
+    request->target_size = request->path = request->path_size = 0;
+    request->query = request->query_size = request->header_count = 0;
+}
+
 fl_request *fl_request_find(fl_web *web, double handle)
 {
     return fl_slots_find(&web->request_slots, handle);

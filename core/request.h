@@ -92,6 +92,9 @@ void fl_request_route(fl_request *request);
 /* Copies what still lies in the thread's read buffer. false: no memory. */
 bool fl_request_keep(fl_request *request);
 
+/* There is no memory to keep it: it goes on without head and body. */
+void fl_request_forget(fl_request *request);
+
 /* The request that a handle names, or NULL when it is over. */
 fl_request *fl_request_find(fl_web *web, double handle);
 double fl_request_handle(const fl_request *request);

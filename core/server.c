@@ -72,7 +72,7 @@ static void post(fl_server *server, void (*deliver)(fl_message *, void *), const
 static void leave(fl_server *server, int status)
 {
     fl_exec_end_all(&server->loop);
-    fl_log_close(server->log, LOG_PATIENCE);
+    fl_log_finish(server->log, LOG_PATIENCE); /* threads that run on may still use it */
     _exit(status);
 }
 

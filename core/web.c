@@ -232,21 +232,34 @@ void fl_web_hand_over(fl_web *web, int fd)
     post(web, connect_here, fd, false); /* one that has closed takes no part in balancing */
 }
 
+/* On a copy of the descriptor: its owner may close the original at any time. */
+static void start_helping(fl_web *web, int fd)
+{
+    int copy = web->phase == FL_WEB_SERVING ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (copy < 0) return;
+    if (fl_listener_open(web, copy, true, true) < 0)
+        close(copy);
+    else
+        web->listeners->helps_fd = fd;
+}
+
+static void stop_helping(fl_web *web, int fd)
+{
+    for (fl_listener *listener = web->listeners; listener; listener = listener->next) {
+        if (!listener->helping || listener->helps_fd != fd) continue;
+        fl_listener_close(listener);
+        return;
+    }
+}
+
 static void help(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     fl_web_message *self = (fl_web_message *)message;
-    int fd = self->fd;
-    self->fd = -1; /* the other thread's */
-    if (self->flag) {
-        (void)fl_listener_open(web, fd, true, true);
-    } else {
-        for (fl_listener *listener = web->listeners; listener; listener = listener->next) {
-            if (!listener->helping || listener->fd != fd) continue;
-            fl_listener_close(listener);
-            break;
-        }
-    }
+    if (self->flag)
+        start_helping(web, self->fd);
+    else
+        stop_helping(web, self->fd);
     free(self);
 }
 

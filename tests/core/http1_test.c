@@ -176,6 +176,8 @@ TEST(methods_and_versions_that_are_not_ours_have_statuses_of_their_own)
     CHECK_EQUAL_INT(status_of("GET / HTTP/0.9\r\nHost: a\r\n\r\n"), 505);
     CHECK_EQUAL_INT(status_of("GET / HTTP/1.x\r\nHost: a\r\n\r\n"), 400);
     CHECK_EQUAL_INT(status_of("GET / HTTP/x.1\r\nHost: a\r\n\r\n"), 400);
+    CHECK_EQUAL_INT(status_of("GET /\r\n\r\n"), 400); /* HTTP/0.9 */
+    CHECK_EQUAL_INT(status_of("GET /\n\n"), 400);
     CHECK_EQUAL_INT(status_of("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505);
 }
 

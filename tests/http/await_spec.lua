@@ -765,7 +765,7 @@ app:post("/echo", function(req)
 end)
 app:post("/ignore", function() nap() return "i" end)
 return app
-]], settings = { threads = 1, log_level = "error" } }, function(get_server)
+]], settings = { threads = 1 } }, function(get_server)
   local paths = { "nap", "gather", "timeout", "lock", "shield", "background", "detach", "left",
     "raise", "queue", "generator", "stream", "flood", "large", "text", "echo", "ignore" }
   local body = ("y"):rep(3000)
