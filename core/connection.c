@@ -359,10 +359,6 @@ static void body_arrived(fl_connection *connection, fl_request *request)
         fl_task_wake(request->state, request->body_ticket);
         request->body_ticket = 0;
     }
-    bool wanted = request->body_use == FL_BODY_WHOLE || request->body_use == FL_BODY_DISCARD;
-    if (!request->complete && !wanted &&
-        request->body_kept.size >= connection->web->settings->read_ahead)
-        set_reading(connection, false);
     if (request->body_use == FL_BODY_DISCARD && request->body_size > LINGER_BYTES &&
         !request->complete) {
         connection->close_after = true;
@@ -422,35 +418,41 @@ static void keep_rest(fl_connection *connection, fl_slice rest)
     if (ahead->failed) fl_connection_close(connection);
 }
 
+/* Whether to go on reading: always for what somebody waits for, else a bounded way ahead. */
+static bool wants_bytes(const fl_connection *connection)
+{
+    const fl_request *request = connection->request;
+    uint64_t most = connection->web->settings->read_ahead;
+    if (!request || request->complete) return !connection->output && connection->ahead.size < most;
+    if (!connection->http.head_done) return true;
+    if (request->body_use == FL_BODY_WHOLE || request->body_use == FL_BODY_DISCARD) return true;
+    return request->body_kept.size < most;
+}
+
 /* What the connection waits for now. */
 static void settle(fl_connection *connection)
 {
     if (connection->phase != FL_CONNECTION_OPEN) return;
     const fl_settings *settings = connection->web->settings;
     fl_request *request = connection->request;
-    if (connection->output) {
-        set_reading(connection, request && !request->complete);
-        return;
-    }
+    set_reading(connection, wants_bytes(connection));
+    if (connection->output) return;
     if (connection->close_after && !request) {
         release_unwritten(connection);
         linger(connection);
         return;
     }
-    if (!request) {
-        release_unwritten(connection);
-        if (connection->half_closed)
-            fl_connection_close(connection);
-        else
-            expire_in(connection, settings->keep_alive);
+    if (!request) release_unwritten(connection);
+    if (connection->half_closed && (!request || !request->complete)) {
+        fl_connection_close(connection); /* what is not all there will not come */
+    } else if (!request) {
+        expire_in(connection, settings->keep_alive);
     } else if (!connection->http.head_done) {
         if (!connection->in_head) expire_in(connection, settings->head_timeout);
     } else if (request->complete) {
         expire_at(connection, connection->half_closed ? connection->expires : NEVER);
     }
     connection->in_head = request && !connection->http.head_done;
-    if (!request || request->complete)
-        set_reading(connection, connection->ahead.size < settings->read_ahead);
 }
 
 static void process(fl_connection *connection, fl_slice data)

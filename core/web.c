@@ -124,18 +124,25 @@ static void after_poll(uv_check_t *check)
 }
 
 /* How long the event at hand has waited since the poll returned it. When that stays above the bound
- * for as long as the bound, the thread has more work than it can do: new requests are told at once.
- * A request that merely waits costs no delay and is not counted. */
+ * for as long as the bound, the thread has more work than it can do, and new requests are told at
+ * once; from then on a tenth of the bound is enough to refuse, so that those which are taken are
+ * answered soon, until nothing has been late for as long as the bound. A request that merely waits
+ * for something costs no delay and is not counted. */
 bool fl_web_overloaded(fl_web *web)
 {
     uint64_t bound = web->settings->queue_delay;
     uint64_t arrived = uv_now(&web->loop) * 1000000;
-    if (!bound || web->now < arrived + bound) {
+    uint64_t delay = web->now > arrived ? web->now - arrived : 0;
+    if (!bound) return false;
+    if (delay < (web->shedding ? bound / 10 : bound)) {
+        if (web->shedding && web->now - web->last_late > bound) web->shedding = false;
         web->late_since = 0;
         return false;
     }
+    web->last_late = web->now;
     if (!web->late_since) web->late_since = web->now;
-    return web->now - web->late_since >= bound || web->now >= arrived + 2 * bound;
+    if (web->now - web->late_since >= bound || delay >= 2 * bound) web->shedding = true;
+    return web->shedding;
 }
 
 static bool has_prefix(fl_slice path, fl_slice prefix, fl_slice *rest)

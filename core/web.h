@@ -61,6 +61,8 @@ struct fl_web {
     fl_wheel wheel;
     uint64_t now;        /* ns, taken when a batch is read or written */
     uint64_t late_since; /* ns; since when the queueing delay is above the bound; 0: it is not */
+    uint64_t last_late;
+    bool shedding;       /* new requests are refused */
     uint64_t turn_began; /* ms; the loop's turn whose length is being taken */
     uint64_t longest_turn, lag_second;
     fl_deadline tell_again; /* the gauges of a loop that has fallen idle */

@@ -9,6 +9,8 @@ local future = require "fasterlua.future"
 local response = require "fasterlua.response"
 local waiting = require "fasterlua.waiting"
 
+local error, rawget, rawset = error, rawget, rawset
+
 local methods = core.methods
 
 local details = {
