@@ -69,7 +69,8 @@ OPTIMIZE ?= -O2 -g
 WERROR ?=
 FUZZ_RUNS ?= 100000
 FUZZ_SECONDS ?= 20
-TSAN_ONLY ?= tests/core tests/http apps
+TSAN_ONLY ?= core/mailbox core/claim core/log core/metrics core/admin core/ledger http/threads http/exec http/fs \
+    http/log http/admin http/await http/stream
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm

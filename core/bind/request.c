@@ -300,10 +300,18 @@ static int parse_form(lua_State *L)
     return 1;
 }
 
+/* What nobody had read when the request was answered is gone.  [-0, +0, e] */
+static void check_not_dropped(lua_State *L, const fl_request *request)
+{
+    if (request->body_use == FL_BODY_DISCARD && request->body_size > 0)
+        luaL_error(L, "the request is over: its body was dropped when it was answered");
+}
+
 /* body(request) -> string | nil (wait) | false, status   [-0, +1|2, e] */
 static int body(lua_State *L)
 {
     fl_request *request = check(L, 1);
+    check_not_dropped(L, request);
     if (request->refused || (request->gone && !request->complete)) {
         lua_pushboolean(L, 0);
         lua_pushinteger(L, request->refused ? request->refused : 499);
@@ -321,6 +329,7 @@ static int body(lua_State *L)
 static int chunk(lua_State *L)
 {
     fl_request *request = check(L, 1);
+    check_not_dropped(L, request);
     fl_slice text = fl_request_body(request);
     if (text.size) {
         push_slice(L, text);
