@@ -25,10 +25,10 @@ typedef struct fl_web fl_web;
 
 typedef struct fl_route {
     char *method, *pattern;
-    char *title;      /* "GET /items/{id}", for logs */
-    int handler;      /* registry reference */
+    char *title;                     /* "GET /items/{id}", for logs */
+    int handler;                     /* registry reference */
     int names[FL_ROUTER_PARAMETERS]; /* of its path parameters, in order: registry references */
-    uint64_t timeout; /* ms; 0: none */
+    uint64_t timeout;                /* ms; 0: none */
     uint64_t max_body;
     uint64_t stuck, blocked; /* ns; 0: never */
     bool cancel;             /* cancelled when the client leaves */
@@ -54,7 +54,7 @@ struct fl_state {
     fl_route *routes;
     uint32_t route_count;
     int fallback, start, stop; /* registry references, LUA_NOREF when the app has none */
-    int params_key; /* "params", interned */
+    int params_key;            /* "params", interned */
     int request_metatable;     /* registry references too */
     int stream;                /* (handle, fn): runs fl.stream's function */
     int explain;               /* (error, traceback) -> text, for logs */
