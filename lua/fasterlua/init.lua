@@ -6,6 +6,7 @@
 --     return app
 
 local app = require "fasterlua.app"
+local combine = require "fasterlua.combine"
 local future = require "fasterlua.future"
 local json = require "fasterlua.json"
 local log = require "fasterlua.log"
@@ -30,10 +31,10 @@ local fl = {
   await = future.await,
   async = future.async,
   spawn = future.spawn,
-  gather = future.gather,
-  race = future.race,
-  all_settled = future.all_settled,
-  timeout = future.timeout,
+  gather = combine.gather,
+  race = combine.race,
+  all_settled = combine.all_settled,
+  timeout = combine.timeout,
   sleep = future.sleep,
   shield = future.shield,
   detach = future.detach,

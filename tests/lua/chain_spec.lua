@@ -1,12 +1,12 @@
 local fake = require "support.fake_core"
 
 describe("the chain", function()
-  local chain, future, response, policy
+  local chain, future, combine, response, policy
 
   before_each(function()
     fake.install()
     chain, future = require "fasterlua.middleware.chain", require "fasterlua.future"
-    response = require "fasterlua.response"
+    response, combine = require "fasterlua.response", require "fasterlua.combine"
     policy = { handlers = {}, is_development = false }
   end)
 
@@ -91,7 +91,7 @@ describe("the chain", function()
 
   it("answers timeouts with 504 and errors with a status by it", function()
     local answer = call({}, function()
-      future.await(future.timeout(1, future.sleep(5)))
+      future.await(combine.timeout(1, future.sleep(5)))
     end)
     assert.equal(504, answer.status)
     answer = call({}, function() error { kind = "queue_full", status = 503 } end)
