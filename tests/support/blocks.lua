@@ -94,7 +94,7 @@ function M.open()
   write(folder .. "/bin/fasterlua", FASTERLUA)
   write(folder .. "/bin/make", MAKE)
   os.execute("chmod +x '" .. folder .. "'/bin/*")
-  os.execute("mkdir -p '" .. folder .. "/work'")
+  os.execute("mkdir -p '" .. folder .. "/project'")
   return { folder = folder }
 end
 
@@ -104,7 +104,7 @@ local function run_command(sandbox, port, command)
   local pid = process.spawn {
     argv = { "sh", "-c", (command:gsub(":8000", ":" .. (port or 8000))) },
     output = output,
-    directory = sandbox.folder .. "/work",
+    directory = sandbox.folder .. "/project",
     env = {
       BINARY = Server.binary,
       PROJECT = os.getenv("PWD"),
@@ -230,11 +230,11 @@ local function place(sandbox, block)
     text = PREAMBLE .. text .. "\nreturn app\n"
   end
   name = name or "app.lua"
-  write(sandbox.folder .. "/work/" .. name, text)
+  write(sandbox.folder .. "/project/" .. name, text)
   if name:find("^conf/") then
     check_conf(sandbox, name)
   elseif name:find("app%.lua$") then
-    return sandbox.folder .. "/work/" .. (name:find("^apps/") and "apps" or name)
+    return sandbox.folder .. "/project/" .. (name:find("^apps/") and "apps" or name)
   end
 end
 
