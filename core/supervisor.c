@@ -1,6 +1,7 @@
 #include "supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,7 +35,8 @@ typedef struct supervisor {
     bool queued;    /* another one came meanwhile */
     bool failed;    /* the last SIGHUP: old processes serve on */
     bool hurried;   /* NOW has been said */
-    int status;     /* to exit with */
+    bool has_terminal;
+    int status; /* to exit with */
     fl_worker_context context;
     fl_worker *workers;
     unsigned count;
@@ -44,6 +46,14 @@ typedef struct supervisor {
     uv_loop_t loop;
     uv_signal_t signals[4];
 } supervisor;
+
+/* A SIGHUP also comes when the terminal that this was started from is closed: that means stop. */
+static bool has_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
+    if (fd >= 0) (void)close(fd);
+    return fd >= 0;
+}
 
 static const int watched_signals[4] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
 
@@ -238,7 +248,7 @@ static void advance(void *data)
 static void signal_came(uv_signal_t *handle, int number)
 {
     supervisor *self = handle->data;
-    if (number == SIGHUP)
+    if (number == SIGHUP && !(self->has_terminal && !has_terminal()))
         reload_asked(self);
     else
         stop_asked(self);
@@ -293,6 +303,9 @@ static int set_up(supervisor *self, const fl_settings *settings, char **argv)
     self->workers = calloc(self->count, sizeof(*self->workers));
     if (!self->workers) return UV_ENOMEM;
     fill_context(self, argv);
+    struct sigaction hangup;
+    bool is_ignored = sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler == SIG_IGN;
+    self->has_terminal = has_terminal() && !is_ignored; /* nohup: outlives the terminal */
     int error = find_program(self);
     if (!error)
         error = fl_log_open_stdout(&self->context.log, settings->log_format, settings->log_level,

@@ -7,7 +7,7 @@
  * the reason is logged; a SIGHUP meanwhile is queued (one). A server process that dies is started
  * again at once (with back-off when it keeps dying young), and the log names signal or status, and
  * the requests the ledger shows. STUCK: as SIGHUP, at most once a minute, the old one gets the
- * drain time. */
+ * drain time. The SIGHUP of a terminal that is closed means STOP, unless started by nohup. */
 #ifndef FL_SUPERVISOR_H
 #define FL_SUPERVISOR_H
 

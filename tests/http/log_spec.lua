@@ -225,7 +225,7 @@ describe("the log's format", function()
   it("is text on a terminal", function()
     local server = support.start { app = app, wait = false, flags = { "--log-format", "auto" },
       env = { NO_COLOR = "1" },
-      prefix = { "sh", "-c", [[exec script -qefc "$(printf "'%s' " "$@")" /dev/null]], "sh" } }
+      prefix = { "sh", "-c", [[exec script -qefc "exec $(printf "'%s' " "$@")" /dev/null]], "sh" } }
     local line = server:wait_log("[^\r\n]*listening on [^\r\n]*")
     server:signal("TERM", server:pids()[1])
     server:wait_end(5)

@@ -78,6 +78,17 @@ local function contains(text, part)
   assert.is_truthy(text:find(part, 1, true), ("%q lacks %q"):format(text, part))
 end
 
+-- Every thread of it: a signal takes effect some time after it was sent.
+local function stopped(pid)
+  for entry in require("lfs").dir(("/proc/%d/task"):format(pid)) do
+    local stat = entry:find "^%d" and process.read(("/proc/%d/task/%s/stat"):format(pid, entry))
+    if stat and not stat:find "%) T" then
+      return false
+    end
+  end
+  return true
+end
+
 describe("a start", function()
   -- Watches that nothing ever listens on the port.
   local function fail_to_start(options)
@@ -207,6 +218,7 @@ support.describe_server("the death of a server process", {
     local server = get_server()
     local pid = child_of(server)
     server:signal("STOP", pid)
+    process.poll(function() return stopped(pid) end, 2)
     local client = server:connect()
     client:send(request_bytes:format("/"))
     sleep(0.1)
@@ -465,6 +477,20 @@ local function is_running(pid)
   local stat = process.read(("/proc/%d/stat"):format(pid))
   return stat ~= nil and not stat:find "%) Z"
 end
+
+describe("closing the terminal", function()
+  it("ends the server, as it would any program", function()
+    local server = support.start { app = app, wait = false, flags = { "--log-format", "text" },
+      prefix = { "sh", "-c", [[exec script -qefc "exec $(printf "'%s' " "$@")" /dev/null]], "sh" } }
+    server:wait_log "listening on"
+    local pid = server:pids()[1]
+    process.signal(server.pid, "KILL")
+    local has_ended = process.poll(function() return not is_running(pid) end, 5)
+    if not has_ended then process.signal(pid, "KILL") end
+    server:kill()
+    assert.is_truthy(has_ended, "it runs on")
+  end)
+end)
 
 describe("the death of the supervisor", function()
   it("makes the server process finish what it has, and end", function()
