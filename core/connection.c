@@ -471,11 +471,6 @@ static void process(fl_connection *connection, fl_slice data)
     settle(connection);
 }
 
-static void client_left(fl_connection *connection)
-{
-    fl_connection_close(connection);
-}
-
 static void receive_failed(fl_connection *connection, int status)
 {
     connection->reading = false;
@@ -493,7 +488,7 @@ static void receive_failed(fl_connection *connection, int status)
         connection->close_after = true;
         return;
     }
-    client_left(connection);
+    fl_connection_close(connection);
 }
 
 static void received(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
@@ -581,7 +576,7 @@ static void expired(fl_deadline *deadline)
     } else if (request && !request->complete) {
         look_at_body(connection);
     } else {
-        client_left(connection); /* idle for too long, or half-closed */
+        fl_connection_close(connection); /* idle for too long, or half-closed */
     }
 }
 

@@ -43,12 +43,10 @@ static bool accept_one(fl_listener *listener)
         return errno == ECONNABORTED || errno == EINTR;
     }
     fl_web *target = fl_server_least_loaded(web->server, web, BALANCE);
-    if (target == web) {
-        fl_connection_open(web, fd);
-    } else {
+    if (target != web && fl_web_hand_over(target, fd))
         fl_metric_add(&web->metrics->handed_over, 1);
-        fl_web_hand_over(target, fd);
-    }
+    else
+        fl_connection_open(web, fd);
     return true;
 }
 
@@ -72,13 +70,12 @@ static void acceptable(uv_poll_t *poll, int status, int events)
     }
 }
 
-int fl_listener_open(fl_web *web, int fd, bool shared, bool helping)
+int fl_listener_open(fl_web *web, int fd, bool helping)
 {
     fl_listener *listener = calloc(1, sizeof(*listener));
     if (!listener) return UV_ENOMEM;
     listener->web = web;
     listener->fd = fd;
-    listener->shared = shared;
     listener->helping = helping;
     int status = uv_poll_init(&web->loop, &listener->poll, fd);
     if (status < 0) {

@@ -19,12 +19,11 @@ struct fl_listener {
     uv_poll_t poll;
     int fd;       /* its own, to close */
     int helps_fd; /* helping: the number of the busy thread's, by which it is found again */
-    bool shared;
     bool helping;
     bool paused; /* as many connections as allowed */
 };
 
-int fl_listener_open(fl_web *web, int fd, bool shared, bool helping);
+int fl_listener_open(fl_web *web, int fd, bool helping);
 void fl_listener_drain(fl_listener *listener); /* accepts what waits, until there is nothing */
 void fl_listener_close(fl_listener *listener); /* frees it; closes the descriptor unless helping */
 void fl_listener_pause(fl_listener *listener, bool paused);

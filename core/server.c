@@ -298,12 +298,12 @@ static void give_listener(fl_server *server, int fd, bool shared)
     if (!shared) {
         fl_web *web = &server->webs[server->listeners++ % server->web_count];
         web->own_listener = fd;
-        fl_web_listen(web, fd, false);
+        fl_web_listen(web, fd);
         return;
     }
     for (unsigned i = 0; i < server->web_count; i++) {
         int copy = i + 1 < server->web_count ? dup(fd) : fd;
-        if (copy >= 0) fl_web_listen(&server->webs[i], copy, true);
+        if (copy >= 0) fl_web_listen(&server->webs[i], copy);
     }
 }
 

@@ -200,43 +200,55 @@ static void drop_message(fl_message *message)
     free(self);
 }
 
-static void post(fl_web *web, void (*deliver)(fl_message *, void *), int fd, bool flag)
+/* false: not delivered; the descriptor is still the caller's. */
+static bool post(fl_web *web, void (*deliver)(fl_message *, void *), int fd, bool flag)
 {
     fl_web_message *self = calloc(1, sizeof(*self));
-    if (self) {
-        *self = (fl_web_message){
-            .message = {.deliver = deliver, .drop = drop_message}, .fd = fd, .flag = flag};
-        if (fl_mailbox_post(web->mailbox, &self->message) == 0) return;
-        free(self);
-    }
-    if (fd >= 0) close(fd);
+    if (!self) return false;
+    *self = (fl_web_message){
+        .message = {.deliver = deliver, .drop = drop_message}, .fd = fd, .flag = flag};
+    if (fl_mailbox_post(web->mailbox, &self->message) == 0) return true;
+    free(self);
+    return false;
 }
 
 static void listen_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     fl_web_message *self = (fl_web_message *)message;
-    if (fl_listener_open(web, self->fd, self->flag, false) < 0) close(self->fd);
+    if (fl_listener_open(web, self->fd, false) < 0) close(self->fd);
     free(self);
 }
 
-void fl_web_listen(fl_web *web, int fd, bool shared)
+void fl_web_listen(fl_web *web, int fd)
 {
-    post(web, listen_here, fd, shared);
+    if (!post(web, listen_here, fd, false)) close(fd);
+}
+
+static void look_again(fl_message *message, void *owner)
+{
+    fl_web *web = owner;
+    free(message);
+    if (web->phase == FL_WEB_DRAINING) fl_web_maybe_drained(web);
 }
 
 static void connect_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     fl_connection_open(web, ((fl_web_message *)message)->fd);
-    atomic_fetch_sub_explicit(&web->arriving, 1, memory_order_relaxed);
-    free(message);
+    atomic_fetch_sub(&web->arriving, 1);
+    look_again(message, owner);
 }
 
-void fl_web_hand_over(fl_web *web, int fd)
+/* Counted first and asked afterwards, as the other side says that it drains first and counts
+ * afterwards: either this sees that it drains, or it waits for what arrives. */
+bool fl_web_hand_over(fl_web *web, int fd)
 {
-    atomic_fetch_add_explicit(&web->arriving, 1, memory_order_relaxed);
-    post(web, connect_here, fd, false); /* one that has closed takes no part in balancing */
+    atomic_fetch_add(&web->arriving, 1);
+    if (!atomic_load(&web->draining) && post(web, connect_here, fd, false)) return true;
+    atomic_fetch_sub(&web->arriving, 1);
+    (void)post(web, look_again, -1, false); /* it may have seen the count meanwhile */
+    return false;
 }
 
 /* On a copy of the descriptor: its owner may close the original at any time. */
@@ -244,7 +256,7 @@ static void start_helping(fl_web *web, int fd)
 {
     int copy = web->phase == FL_WEB_SERVING ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (copy < 0) return;
-    if (fl_listener_open(web, copy, true, true) < 0)
+    if (fl_listener_open(web, copy, true) < 0)
         close(copy);
     else
         web->listeners->helps_fd = fd;
@@ -283,7 +295,7 @@ void fl_web_help_accept(fl_web *web, int fd, bool start)
 static bool requests_ended(const fl_web *web)
 {
     if (web->phase != FL_WEB_DRAINING || web->listeners || web->connections) return false;
-    return web->requests_alive == 0;
+    return web->requests_alive == 0 && atomic_load(&web->arriving) == 0;
 }
 
 /* What belongs to no request is told to end once the requests have. */
@@ -312,6 +324,7 @@ static void drain_here(fl_message *message, void *owner)
     if (web->phase == FL_WEB_ENDED) return;
     if (web->phase == FL_WEB_SERVING) {
         web->phase = FL_WEB_DRAINING;
+        atomic_store(&web->draining, true);
         fl_web_tick(web);
         while (web->listeners) {
             fl_listener *listener = web->listeners;
@@ -329,7 +342,7 @@ static void drain_here(fl_message *message, void *owner)
 
 void fl_web_drain(fl_web *web, bool close_idle)
 {
-    post(web, drain_here, -1, close_idle);
+    (void)post(web, drain_here, -1, close_idle);
 }
 
 static void stop_loop(fl_message *message, void *owner)
@@ -341,7 +354,7 @@ static void stop_loop(fl_message *message, void *owner)
 
 void fl_web_stop(fl_web *web)
 {
-    post(web, stop_loop, -1, false);
+    (void)post(web, stop_loop, -1, false);
 }
 
 /* hooks */

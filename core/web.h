@@ -78,6 +78,7 @@ struct fl_web {
     fl_connection *connections;
     _Atomic unsigned connection_count; /* read by other threads to balance */
     _Atomic unsigned arriving;         /* handed over by others, not opened yet */
+    _Atomic bool draining;             /* takes no more of them */
     int spare_fd;                      /* given up for a moment when descriptors run out */
 
     fl_slots request_slots;
@@ -102,10 +103,10 @@ void fl_web_join(fl_web *web);
 void fl_web_close(fl_web *web); /* after join */
 
 /* Any thread. */
-void fl_web_listen(fl_web *web, int fd, bool shared);
+void fl_web_listen(fl_web *web, int fd);
 void fl_web_drain(fl_web *web, bool close_idle);
-void fl_web_stop(fl_web *web); /* runs the stop hooks and ends the thread */
-void fl_web_hand_over(fl_web *web, int fd);
+void fl_web_stop(fl_web *web);              /* runs the stop hooks and ends the thread */
+bool fl_web_hand_over(fl_web *web, int fd); /* false: it takes no more, fd is still the caller's */
 void fl_web_help_accept(fl_web *web, int fd, bool start);
 
 /* *loop*. */
