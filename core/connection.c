@@ -1,6 +1,6 @@
 /* A batch: everything that one read brought is parsed, every complete request answered into
- * web->out, and then written at once. The batch ends early when a handler waits: the rest is read
- * ahead. */
+ * web->thread.out, and then written at once. The batch ends early when a handler waits: the rest is
+ * read ahead. */
 #include "connection.h"
 
 #include <arpa/inet.h>
@@ -25,7 +25,7 @@ static void expired(fl_deadline *deadline);
 
 static uint64_t loop_now(const fl_connection *connection)
 {
-    return uv_now(&connection->web->loop);
+    return uv_now(&connection->web->thread.loop);
 }
 
 /* Only ever moves the wheel's deadline forward in time when it is too late: a keep-alive connection
@@ -38,7 +38,7 @@ static void expire_at(fl_connection *connection, uint64_t at)
     if (fl_deadline_started(deadline) && deadline->at <= at) return;
     fl_web *web = connection->web;
     uint64_t now = loop_now(connection);
-    fl_web_start_deadline(web, deadline, at > now ? at - now : 0, expired);
+    fl_thread_start_deadline(&web->thread, deadline, at > now ? at - now : 0, expired);
 }
 
 static void expire_in(fl_connection *connection, uint64_t nanoseconds)
@@ -76,7 +76,7 @@ static void count_connections(fl_web *web, int change)
     unsigned count = atomic_load_explicit(&web->connection_count, memory_order_relaxed);
     count = (unsigned)((int)count + change);
     atomic_store_explicit(&web->connection_count, count, memory_order_relaxed);
-    atomic_store_explicit(&web->metrics->connections, count, memory_order_relaxed);
+    atomic_store_explicit(&web->thread.metrics->connections, count, memory_order_relaxed);
 }
 
 /* What was answered but not written yet: its background tasks start all the same. */
@@ -171,7 +171,7 @@ static void drained(fl_connection *connection)
         return;
     }
     if (!request)
-        expire_in(connection, connection->web->settings->keep_alive);
+        expire_in(connection, connection->web->thread.settings->keep_alive);
     else
         expire_at(connection, request->complete ? NEVER : loop_now(connection) + BODY_LOOK_MS);
     if (!connection->processing) process(connection, (fl_slice){0});
@@ -185,7 +185,7 @@ static int start_write(fl_connection *connection)
     uv_buf_t buffer = uv_buf_init(output->data.data, (unsigned)output->data.size);
     output->write.data = connection;
     connection->stalled = SIZE_MAX;
-    expire_in(connection, connection->web->settings->write_stall);
+    expire_in(connection, connection->web->thread.settings->write_stall);
     return uv_write(&output->write, (uv_stream_t *)connection->socket, &buffer, 1, wrote);
 }
 
@@ -198,7 +198,7 @@ static void wrote(uv_write_t *write, int status)
         fl_connection_close(connection);
         return;
     }
-    fl_web_tick(connection->web);
+    fl_thread_tick(&connection->web->thread);
     if (output->queued.size) {
         fl_buffer spent = output->data;
         output->data = output->queued;
@@ -242,7 +242,7 @@ static int write_pieces(fl_connection *connection, const fl_slice *pieces, unsig
         total += pieces[i].size;
     }
     if (total == 0) return 0;
-    fl_metric_add(&connection->web->metrics->bytes_out, total);
+    fl_metric_add(&connection->web->thread.metrics->bytes_out, total);
     int written = 0;
     if (!connection->output) {
         written = uv_try_write((uv_stream_t *)connection->socket, buffers, used);
@@ -255,7 +255,7 @@ static int write_pieces(fl_connection *connection, const fl_slice *pieces, unsig
 
 void fl_connection_flush(fl_connection *connection)
 {
-    fl_buffer *out = &connection->web->out;
+    fl_buffer *out = &connection->web->thread.out;
     int status = out->failed ? UV_ENOMEM : 0;
     if (!status && out->size && connection->phase == FL_CONNECTION_OPEN) {
         fl_slice piece = fl_slice_of(out->data, out->size);
@@ -315,11 +315,11 @@ void fl_connection_answered(fl_connection *connection)
 static void refuse(fl_connection *connection, int status)
 {
     fl_web *web = connection->web;
-    fl_metric_add(&web->metrics->protocol_errors, 1);
+    fl_metric_add(&web->thread.metrics->protocol_errors, 1);
     connection->close_after = true;
     fl_request *request = connection->request;
     if (!request) {
-        request = fl_request_new(web, connection);
+        request = fl_request_new(&web->thread, connection);
         if (!request) return;
         request->base = "";
         connection->request = request;
@@ -335,8 +335,8 @@ static void refuse(fl_connection *connection, int status)
     if (!head_done) request->state = NULL;
     fl_request_hold(request);
     request->dispatched = true;
-    fl_metric_add(&web->metrics->requests, 1);
-    fl_metric_add(&web->metrics->in_flight, 1);
+    fl_metric_add(&web->thread.metrics->requests, 1);
+    fl_metric_add(&web->thread.metrics->in_flight, 1);
     fl_handler_refuse(request, status);
     fl_request_release(request);
 }
@@ -374,7 +374,7 @@ static void request_progress(fl_connection *connection)
         fl_request_hold(request);
         if (!request->complete) {
             connection->body_since = loop_now(connection);
-            expire_in(connection, connection->web->settings->body_grace);
+            expire_in(connection, connection->web->thread.settings->body_grace);
         }
         fl_handler_dispatch(request);
         fl_request_release(request);
@@ -399,7 +399,7 @@ static fl_slice parse(fl_connection *connection, fl_slice data)
             return (fl_slice){0};
         }
         request_progress(connection);
-        if (connection->web->out.size > BATCH_BYTES) fl_connection_flush(connection);
+        if (connection->web->thread.out.size > BATCH_BYTES) fl_connection_flush(connection);
     }
     return data;
 }
@@ -422,7 +422,7 @@ static void keep_rest(fl_connection *connection, fl_slice rest)
 static bool wants_bytes(const fl_connection *connection)
 {
     const fl_request *request = connection->request;
-    uint64_t most = connection->web->settings->read_ahead;
+    uint64_t most = connection->web->thread.settings->read_ahead;
     if (!request || request->complete) return !connection->output && connection->ahead.size < most;
     if (!connection->http.head_done) return true;
     if (request->body_use == FL_BODY_WHOLE || request->body_use == FL_BODY_DISCARD) return true;
@@ -433,7 +433,7 @@ static bool wants_bytes(const fl_connection *connection)
 static void settle(fl_connection *connection)
 {
     if (connection->phase != FL_CONNECTION_OPEN) return;
-    const fl_settings *settings = connection->web->settings;
+    const fl_settings *settings = connection->web->thread.settings;
     fl_request *request = connection->request;
     set_reading(connection, wants_bytes(connection));
     if (connection->output) return;
@@ -496,12 +496,12 @@ static void received(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
     fl_connection *connection = stream->data;
     fl_web *web = connection->web;
     if (size == 0) return;
-    fl_web_tick(web);
+    fl_thread_tick(&web->thread);
     if (size < 0) {
         receive_failed(connection, (int)size);
         return;
     }
-    fl_metric_add(&web->metrics->bytes_in, (uint64_t)size);
+    fl_metric_add(&web->thread.metrics->bytes_in, (uint64_t)size);
     if (connection->phase == FL_CONNECTION_LINGERING) {
         connection->lingered += (uint64_t)size;
         if (connection->lingered > LINGER_BYTES) fl_connection_close(connection);
@@ -516,7 +516,7 @@ void fl_connection_want_body(fl_connection *connection)
     if (request->expects_continue && request->body_size == 0) {
         request->expects_continue = false;
         connection->body_since = loop_now(connection);
-        expire_in(connection, connection->web->settings->body_grace);
+        expire_in(connection, connection->web->thread.settings->body_grace);
         if (fl_connection_write(connection, FL_SLICE("HTTP/1.1 100 Continue\r\n\r\n"),
                                 (fl_slice){0}, (fl_slice){0}) < 0)
             return;
@@ -527,7 +527,7 @@ void fl_connection_want_body(fl_connection *connection)
 /* A body that trickles: 500 bytes a second from the tenth second on, unless we do not read it. */
 static void look_at_body(fl_connection *connection)
 {
-    const fl_settings *settings = connection->web->settings;
+    const fl_settings *settings = connection->web->thread.settings;
     fl_request *request = connection->request;
     uint64_t elapsed = loop_now(connection) - connection->body_since;
     bool waiting = request->expects_continue || !connection->reading;
@@ -551,7 +551,7 @@ static void look_at_output(fl_connection *connection)
         return;
     }
     connection->stalled = left;
-    expire_in(connection, connection->web->settings->write_stall);
+    expire_in(connection, connection->web->thread.settings->write_stall);
 }
 
 static void expired(fl_deadline *deadline)
@@ -564,7 +564,7 @@ static void expired(fl_deadline *deadline)
         expire_at(connection, connection->expires);
         return;
     }
-    fl_web_tick(connection->web);
+    fl_thread_tick(&connection->web->thread);
     if (connection->phase != FL_CONNECTION_OPEN) {
         fl_connection_close(connection);
     } else if (connection->output) {
@@ -612,7 +612,7 @@ void fl_connection_peer(const fl_connection *connection, char text[64])
 
 static int open_socket(fl_connection *connection, int fd)
 {
-    int status = uv_tcp_init(&connection->web->loop, connection->socket);
+    int status = uv_tcp_init(&connection->web->thread.loop, connection->socket);
     if (status < 0) return status;
     connection->socket->data = connection;
     return uv_tcp_open(connection->socket, fd);
@@ -634,9 +634,9 @@ void fl_connection_open(fl_web *web, int fd)
     connection->link = &web->connections;
     web->connections = connection;
     count_connections(web, 1);
-    fl_metric_add(&web->metrics->accepted, 1);
+    fl_metric_add(&web->thread.metrics->accepted, 1);
     set_reading(connection, true);
-    expire_in(connection, web->settings->keep_alive);
+    expire_in(connection, web->thread.settings->keep_alive);
     return;
 fail:
     free(connection);

@@ -18,6 +18,8 @@
 #include "http1.h"
 #include "request.h"
 
+typedef struct fl_web fl_web;
+
 typedef struct fl_output { /* bytes that the socket did not take at once */
     uv_write_t write;
     fl_buffer data;

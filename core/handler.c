@@ -17,13 +17,13 @@ static void timed_out(fl_deadline *deadline);
 
 static void account(fl_request *request)
 {
-    fl_web *web = request->web;
-    fl_metric_subtract(&web->metrics->in_flight, 1);
-    if (!web->timing) return;
+    fl_thread *thread = request->thread;
+    fl_metric_subtract(&thread->metrics->in_flight, 1);
+    if (!thread->timing) return;
     uint64_t now = uv_hrtime();
     uint64_t duration = now > request->started ? now - request->started : 0;
     if (request->route) fl_metrics_request(request->route->metrics, request->status, duration);
-    if (!web->settings->access_log) return;
+    if (!thread->settings->access_log) return;
     char id[40], address[64];
     fl_slice client = FL_SLICE("-");
     if (request->connection) client = fl_proxy_client(request, address);
@@ -34,12 +34,12 @@ static void account(fl_request *request)
                         .status = request->status,
                         .bytes = request->bytes_out,
                         .duration = duration,
-                        .state = web->number};
+                        .state = thread->number};
     if (request->state) access.app = fl_slice_from_string(request->state->app->name);
-    fl_log_access(web->log, &access);
+    fl_log_access(thread->log, &access);
 }
 
-/* The response is complete: in web->out, queued, or given up. */
+/* The response is complete: in thread->out, queued, or given up. */
 static void end_request(fl_request *request)
 {
     if (request->ended) return;
@@ -114,7 +114,7 @@ static void run_stream(fl_request *request)
 
 static void answer_returned(fl_request *request, fl_task *task, int results)
 {
-    size_t out = request->web->out.size;
+    size_t out = request->thread->out.size;
     int kind = fl_response_from_lua(request, task->co, results);
     if (kind == 0) {
         end_request(request);
@@ -123,7 +123,7 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
         if (!connection->processing) fl_connection_flush(connection); /* the head goes first */
         run_stream(request);
     } else {
-        request->web->out.size = out;
+        request->thread->out.size = out;
         request->answered = false;
         fl_task_log_error(task, "unhandled error: the handler's answer cannot be sent");
         answer_error(request, 500);
@@ -177,7 +177,7 @@ static void handler_ended(fl_task *task, int status, int results)
 static uint64_t timeout_of(const fl_request *request)
 {
     if (request->route) return request->route->timeout;
-    return request->web->settings->handler_timeout / 1000000;
+    return request->thread->settings->handler_timeout / 1000000;
 }
 
 /* Runs a task whose function and `arguments` are pushed; what suspends gets its deadline. */
@@ -188,7 +188,7 @@ static void run(fl_request *request, fl_task *task, int arguments)
     uint64_t timeout = timeout_of(request);
     if (!request->ended && !request->answered && timeout &&
         !fl_deadline_started(&request->deadline))
-        fl_web_start_deadline(request->web, &request->deadline, timeout, timed_out);
+        fl_thread_start_deadline(request->thread, &request->deadline, timeout, timed_out);
     fl_request_release(request);
 }
 
@@ -210,11 +210,11 @@ static void timed_out(fl_deadline *deadline)
 {
     fl_request *request = (fl_request *)((char *)deadline - offsetof(fl_request, deadline));
     if (request->ended || request->streaming) return;
-    fl_web_tick(request->web);
+    fl_thread_tick(request->thread);
     if (!request->timed_out) {
         request->timed_out = true;
         fl_task_cancel_list(request->tasks, "timeout");
-        fl_web_start_deadline(request->web, deadline, GRACE_MS, timed_out);
+        fl_thread_start_deadline(request->thread, deadline, GRACE_MS, timed_out);
         return;
     }
     fl_request_hold(request);
@@ -231,12 +231,12 @@ typedef struct fl_refusal { /* what the server says by itself */
 static void redirect(fl_request *request, fl_refusal *refusal)
 {
     const char *prefix = request->state->app->prefix;
-    const fl_match *match = &request->web->match;
+    const fl_match *match = &request->thread->match;
     bool root = fl_request_path(request).size == strlen(prefix);
     fl_slice location = root ? FL_SLICE("/") : match->location;
     fl_slice query = fl_request_text(request, request->query, request->query_size);
     int size = snprintf(refusal->text, sizeof(refusal->text), "Location: %s%s%.*s%s%.*s\r\n",
-                        request->web->settings->root_path, prefix, (int)location.size,
+                        request->thread->settings->root_path, prefix, (int)location.size,
                         location.data, query.size ? "?" : "", (int)query.size, query.data);
     if (size > 0 && (size_t)size < sizeof(refusal->text))
         refusal->lines = fl_slice_of(refusal->text, (size_t)size);
@@ -288,7 +288,7 @@ static void run_fallback(fl_request *request, const fl_refusal *refusal)
     fl_request_push(request, co);
     lua_pushinteger(co, refusal->status);
     if (refusal->status == 422)
-        push_bad_param(&request->web->match.params[0], co);
+        push_bad_param(&request->thread->match.params[0], co);
     else
         lua_pushnil(co);
     const char *colon =
@@ -316,7 +316,7 @@ static void answer_bad_param(fl_request *request)
     lua_setmetatable(L, -2);
     lua_pushinteger(L, 422);
     lua_setfield(L, -2, "status");
-    push_bad_param(&request->web->match.params[0], L);
+    push_bad_param(&request->thread->match.params[0], L);
     lua_setfield(L, -2, "detail");
     if (fl_response_from_lua(request, L, 1) < 0)
         fl_response_error(request, 422, (fl_slice){0}, (fl_slice){0});
@@ -326,11 +326,12 @@ static void answer_bad_param(fl_request *request)
 
 void fl_handler_refuse(fl_request *request, int status)
 {
-    fl_web *web = request->web;
+    fl_thread *thread = request->thread;
     fl_refusal refusal = {.status = status};
     if (status == 307) redirect(request, &refusal);
     if (status == 405 || (status == 204 && request->state)) {
-        int size = snprintf(refusal.text, sizeof(refusal.text), "Allow: %s\r\n", web->match.allow);
+        int size =
+            snprintf(refusal.text, sizeof(refusal.text), "Allow: %s\r\n", thread->match.allow);
         refusal.lines = fl_slice_of(refusal.text, (size_t)size);
     }
     if (status == 503) refusal.lines = RETRY_LINE;
@@ -346,21 +347,21 @@ void fl_handler_refuse(fl_request *request, int status)
     end_request(request);
 }
 
-static bool too_many(fl_web *web)
+static bool too_many(fl_thread *thread)
 {
-    uint64_t limit = web->settings->limit_requests;
+    uint64_t limit = thread->settings->limit_requests;
     if (!limit) return false;
-    return fl_server_in_flight(web->server) > limit;
+    return fl_server_in_flight(thread->server) > limit;
 }
 
 void fl_handler_dispatch(fl_request *request)
 {
-    fl_web *web = request->web;
+    fl_thread *thread = request->thread;
     request->dispatched = true;
-    fl_metric_add(&web->metrics->requests, 1);
-    fl_metric_add(&web->metrics->in_flight, 1);
-    if (fl_web_overloaded(web) || too_many(web)) {
-        fl_metric_add(&web->metrics->shed, 1);
+    fl_metric_add(&thread->metrics->requests, 1);
+    fl_metric_add(&thread->metrics->in_flight, 1);
+    if (fl_web_overloaded(request->connection->web) || too_many(thread)) {
+        fl_metric_add(&thread->metrics->shed, 1);
         answer_error(request, 503);
     } else if (request->refused) {
         fl_handler_refuse(request, request->refused);

@@ -1,6 +1,6 @@
 #include "head.h"
 
-#include "web.h"
+#include "thread.h"
 
 static bool is_blank(char c)
 {

@@ -43,7 +43,7 @@ static int message_begins(llhttp_t *parser)
     fl_http1 *http = http_of(parser);
     fl_connection *connection = connection_of(parser);
     assert(!connection->request);
-    connection->request = fl_request_new(connection->web, connection);
+    connection->request = fl_request_new(&connection->web->thread, connection);
     if (!connection->request) return refuse(http, 503);
     http->head_done = false;
     http->in_value = false;
@@ -65,7 +65,7 @@ static int target_read(llhttp_t *parser, const char *at, size_t size)
     }
     uint64_t end = position + size - http->target_at;
     uint64_t line = end + (http->target_at - http->message_at) + sizeof(" HTTP/1.1") - 1;
-    if (line > request->web->settings->request_line) return refuse(http, 414);
+    if (line > request->thread->settings->request_line) return refuse(http, 414);
     request->target_size = (uint16_t)end;
     return 0;
 }
@@ -74,14 +74,14 @@ static int target_read(llhttp_t *parser, const char *at, size_t size)
 static uint32_t head_offset(fl_http1 *http, fl_request *request, const char *at, size_t size)
 {
     uint64_t offset = position_of(http, at) - http->target_at;
-    uint64_t limit = request->target_size + request->web->settings->header_block;
+    uint64_t limit = request->target_size + request->thread->settings->header_block;
     if (offset + size > limit || offset + size > UINT16_MAX) return 0;
     return (uint32_t)offset;
 }
 
 static int trailer_bytes(fl_http1 *http, fl_request *request, const char *at, size_t size)
 {
-    const fl_settings *settings = request->web->settings;
+    const fl_settings *settings = request->thread->settings;
     if (request->trailers.size + size + 1 > settings->trailer_block) return refuse(http, 431);
     fl_buffer_append(&request->trailers, at, size);
     return request->trailers.failed ? refuse(http, 503) : 0;
@@ -108,7 +108,8 @@ static void trim_trailer(const fl_http1 *http, fl_request *request)
 
 static int trailer_begins(fl_http1 *http, fl_request *request)
 {
-    if (http->trailer_count++ >= request->web->settings->trailer_fields) return refuse(http, 431);
+    if (http->trailer_count++ >= request->thread->settings->trailer_fields)
+        return refuse(http, 431);
     trim_trailer(http, request);
     if (http->trailer_count > 1) fl_buffer_byte(&request->trailers, '\0');
     if (http->trailer_count > 1 && !http->in_value) fl_buffer_byte(&request->trailers, '\0');
@@ -149,7 +150,7 @@ static int field_name(llhttp_t *parser, const char *at, size_t size)
                    offset == (uint32_t)(last->name + last->name_size);
     if (!goes_on) {
         http->in_value = false;
-        if (request->header_count >= request->web->settings->header_fields)
+        if (request->header_count >= request->thread->settings->header_fields)
             return refuse(http, 431);
         request->headers[request->header_count++] =
             (fl_header){.name = (uint16_t)offset, .name_size = (uint16_t)size};
@@ -266,7 +267,7 @@ static int chunk_begins(llhttp_t *parser)
 static int extension_bytes(llhttp_t *parser, size_t size)
 {
     fl_http1 *http = http_of(parser);
-    uint64_t most = request_of(parser)->web->settings->chunk_extensions;
+    uint64_t most = request_of(parser)->thread->settings->chunk_extensions;
     if (size > most - http->extensions) return refuse(http, 413);
     http->extensions += (uint32_t)size;
     return 0;
@@ -327,7 +328,7 @@ static int status_of(const fl_http1 *http, enum llhttp_errno error, const char *
     if (!is_version) return 400;
     uint64_t line = position_of(http, at) - http->message_at;
     const fl_connection *connection = http->parser.data;
-    return line > connection->web->settings->request_line ? 414 : 505;
+    return line > connection->web->thread.settings->request_line ? 414 : 505;
 }
 
 /* Empty lines before a request line: CR LF pairs, a few. 0 or 400. */
@@ -347,7 +348,7 @@ static int skip_blank(fl_http1 *http, fl_slice *data)
 static int keep_partial(fl_http1 *http, fl_request *request)
 {
     if (!request || http->head_done) return 0;
-    const fl_settings *settings = request->web->settings;
+    const fl_settings *settings = request->thread->settings;
     if (http->target_at == 0) /* blanks without end behind the method */
         return http->position + http->size - http->message_at > settings->request_line ? 414 : 0;
     size_t from = http->target_at > http->position ? http->target_at - http->position : 0;

@@ -27,7 +27,7 @@ static void turn_away(fl_listener *listener)
         close(fd);
     }
     web->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    fl_metric_add(&web->metrics->shed, 1);
+    fl_metric_add(&web->thread.metrics->shed, 1);
 }
 
 /* false: nothing more waits. */
@@ -42,9 +42,9 @@ static bool accept_one(fl_listener *listener)
         }
         return errno == ECONNABORTED || errno == EINTR;
     }
-    fl_web *target = fl_server_least_loaded(web->server, web, BALANCE);
+    fl_web *target = fl_server_least_loaded(web->thread.server, web, BALANCE);
     if (target != web && fl_web_hand_over(target, fd))
-        fl_metric_add(&web->metrics->handed_over, 1);
+        fl_metric_add(&web->thread.metrics->handed_over, 1);
     else
         fl_connection_open(web, fd);
     return true;
@@ -77,7 +77,7 @@ int fl_listener_open(fl_web *web, int fd, bool helping)
     listener->web = web;
     listener->fd = fd;
     listener->helping = helping;
-    int status = uv_poll_init(&web->loop, &listener->poll, fd);
+    int status = uv_poll_init(&web->thread.loop, &listener->poll, fd);
     if (status < 0) {
         free(listener);
         return status;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "web.h"
+#include "thread.h"
 
 #define METATABLE "fasterlua.op"
 
@@ -90,9 +90,9 @@ static int op_wait(lua_State *L)
     double ticket = luaL_checknumber(L, 2);
     if (op->done) {
         fl_state *state = fl_state_of(L);
-        fl_claim_take(&state->web->claim);
+        fl_claim_take(&state->thread->claim);
         fl_task_wake(state, ticket);
-        fl_claim_give(&state->web->claim);
+        fl_claim_give(&state->thread->claim);
     } else if (!add_waiter(op, ticket)) {
         return luaL_error(L, "not enough memory");
     }
@@ -112,11 +112,11 @@ static int op_cancel(lua_State *L)
 {
     fl_op *op = check_op(L, 1);
     if (op->done || op->cancelled || !op->kind->cancel) return 0;
-    fl_web *web = op->state->web;
-    fl_claim_take(&web->claim);
+    fl_thread *thread = op->state->thread;
+    fl_claim_take(&thread->claim);
     op->cancelled = true;
     op->kind->cancel(op);
-    fl_claim_give(&web->claim);
+    fl_claim_give(&thread->claim);
     return 0;
 }
 

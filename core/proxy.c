@@ -5,7 +5,7 @@
 
 #include "connection.h"
 #include "head.h"
-#include "web.h"
+#include "thread.h"
 
 #define ID_BYTES 128
 
@@ -58,7 +58,7 @@ bool fl_proxy_trusts(const char *list, int family, const uint8_t address[16])
 
 static bool is_trusted(const fl_request *request)
 {
-    const fl_settings *settings = request->web->settings;
+    const fl_settings *settings = request->thread->settings;
     const fl_connection *connection = request->connection;
     return settings->proxy_headers && connection &&
            fl_proxy_trusts(settings->forwarded_allow_ips, connection->peer_family,
@@ -116,7 +116,7 @@ fl_slice fl_proxy_client(const fl_request *request, char address[64])
     fl_connection_peer(request->connection, address);
     fl_slice client = fl_slice_from_string(address);
     if (!is_trusted(request)) return client;
-    const char *trusted = request->web->settings->forwarded_allow_ips;
+    const char *trusted = request->thread->settings->forwarded_allow_ips;
     unsigned line = request->header_count;
     fl_slice list = field_above(request, FL_SLICE("x-forwarded-for"), &line);
     while (list.data) {

@@ -12,50 +12,50 @@
 #define KEEP_BYTES 4096 /* of a pooled request's buffers */
 #define KEEP_POOLED 256
 
-static fl_request *request_make(fl_web *web)
+static fl_request *request_make(fl_thread *thread)
 {
-    size_t headers = web->settings->header_fields * sizeof(fl_header);
+    size_t headers = thread->settings->header_fields * sizeof(fl_header);
     fl_request *request = calloc(1, sizeof(*request) + headers);
     if (!request) return NULL;
     request->headers = (fl_header *)(request + 1);
     return request;
 }
 
-static void request_reset(fl_request *request, fl_web *web)
+static void request_reset(fl_request *request, fl_thread *thread)
 {
     memset(request, 0, offsetof(fl_request, head));
-    request->web = web;
+    request->thread = thread;
     request->holds = 1;
     request->stream_fn = request->at_end = request->background = LUA_NOREF;
 }
 
 static void note_in_ledger(fl_request *request)
 {
-    fl_web *web = request->web;
-    if (request->slot >= web->slot_count) return;
-    fl_ledger_note_request(&web->slots[request->slot], request->number);
+    fl_thread *thread = request->thread;
+    if (request->slot >= thread->slot_count) return;
+    fl_ledger_note_request(&thread->slots[request->slot], request->number);
 }
 
-fl_request *fl_request_new(fl_web *web, fl_connection *connection)
+fl_request *fl_request_new(fl_thread *thread, fl_connection *connection)
 {
-    fl_request *request = web->free_requests;
+    fl_request *request = thread->free_requests;
     if (request) {
-        web->free_requests = request->next;
-        web->free_request_count--;
+        thread->free_requests = request->next;
+        thread->free_request_count--;
     } else {
-        request = request_make(web);
+        request = request_make(thread);
         if (!request) return NULL;
     }
-    request_reset(request, web);
-    if (fl_slots_take(&web->request_slots, request, &request->slot) < 0) {
+    request_reset(request, thread);
+    if (fl_slots_take(&thread->request_slots, request, &request->slot) < 0) {
         free(request);
         return NULL;
     }
     request->connection = connection;
-    request->started = web->now;
-    request->number = (uint64_t)web->number << 48 | ++web->next_number;
-    request->max_body = web->settings->max_body;
-    web->requests_alive++;
+    request->started = thread->now;
+    request->number = (uint64_t)thread->number << 48 | ++thread->next_number;
+    request->max_body = thread->settings->max_body;
+    thread->requests_alive++;
     note_in_ledger(request);
     return request;
 }
@@ -74,16 +74,17 @@ static void unref(fl_request *request, int *reference)
 
 static void request_free(fl_request *request)
 {
-    fl_web *web = request->web;
+    fl_thread *thread = request->thread;
     assert(!request->tasks);
     fl_deadline_stop(&request->deadline);
     unref(request, &request->stream_fn);
     unref(request, &request->at_end);
     unref(request, &request->background);
-    if (request->slot < web->slot_count) fl_ledger_note_request(&web->slots[request->slot], 0);
-    fl_slots_give(&web->request_slots, request->slot);
-    web->requests_alive--;
-    bool keep = web->free_request_count < KEEP_POOLED;
+    if (request->slot < thread->slot_count)
+        fl_ledger_note_request(&thread->slots[request->slot], 0);
+    fl_slots_give(&thread->request_slots, request->slot);
+    thread->requests_alive--;
+    bool keep = thread->free_request_count < KEEP_POOLED;
     size_t bytes = keep ? KEEP_BYTES : 0;
     fl_buffer_reset(&request->head, bytes);
     fl_buffer_reset(&request->body_kept, bytes);
@@ -92,11 +93,25 @@ static void request_free(fl_request *request)
     if (!keep) {
         free(request);
     } else {
-        request->next = web->free_requests;
-        web->free_requests = request;
-        web->free_request_count++;
+        request->next = thread->free_requests;
+        thread->free_requests = request;
+        thread->free_request_count++;
     }
-    if (web->phase == FL_WEB_DRAINING) fl_web_maybe_drained(web);
+    if (thread->draining) thread->ended(thread);
+}
+
+void fl_request_free_pooled(fl_thread *thread)
+{
+    while (thread->free_requests) {
+        fl_request *request = thread->free_requests;
+        thread->free_requests = request->next;
+        fl_buffer_close(&request->head);
+        fl_buffer_close(&request->body_kept);
+        fl_buffer_close(&request->trailers);
+        fl_buffer_close(&request->extra);
+        free(request);
+    }
+    fl_slots_close(&thread->request_slots);
 }
 
 void fl_request_release(fl_request *request)
@@ -129,14 +144,14 @@ void fl_request_forget(fl_request *request)
     request->query = request->query_size = request->header_count = 0;
 }
 
-fl_request *fl_request_find(fl_web *web, double handle)
+fl_request *fl_request_find(fl_thread *thread, double handle)
 {
-    return fl_slots_find(&web->request_slots, handle);
+    return fl_slots_find(&thread->request_slots, handle);
 }
 
 double fl_request_handle(const fl_request *request)
 {
-    return fl_slots_handle(&request->web->request_slots, request->slot);
+    return fl_slots_handle(&request->thread->request_slots, request->slot);
 }
 
 fl_slice fl_request_header(const fl_request *request, fl_slice name)
@@ -177,16 +192,16 @@ fl_slice fl_request_shown_id(const fl_request *request, char id[40])
     fl_slice given = fl_proxy_request_id(request);
     if (given.size) return given;
     return fl_slice_of(id,
-                       fl_request_id(id, fl_ledger_boot(request->web->ledger), request->number));
+                       fl_request_id(id, fl_ledger_boot(request->thread->ledger), request->number));
 }
 
 static void take_route(fl_request *request, const fl_route *route)
 {
-    fl_web *web = request->web;
+    fl_thread *thread = request->thread;
     request->route = route;
     request->max_body = route->max_body;
-    if (request->slot < web->slot_count)
-        fl_ledger_note_route(&web->slots[request->slot], route->ledger);
+    if (request->slot < thread->slot_count)
+        fl_ledger_note_route(&thread->slots[request->slot], route->ledger);
 }
 
 /* Statuses of an answer that no route gives. */
@@ -205,10 +220,11 @@ static int status_of(fl_route_result result, uint8_t method)
 
 void fl_request_route(fl_request *request)
 {
-    fl_web *web = request->web;
+    fl_thread *thread = request->thread;
     fl_slice rest;
     bool asterisk = request->method == HTTP_OPTIONS && request->base[0] == '*';
-    request->state = asterisk ? NULL : fl_web_mount(web, fl_request_path(request), &rest);
+    request->state =
+        asterisk ? NULL : fl_web_mount(request->connection->web, fl_request_path(request), &rest);
     if (asterisk) {
         request->refused = 204;
     } else if (!request->state) {
@@ -218,10 +234,10 @@ void fl_request_route(fl_request *request)
     } else {
         fl_slice method = fl_slice_from_string(fl_request_method(request));
         fl_route_result result =
-            fl_router_match(request->state->router, method, rest, &web->scratch, &web->match);
+            fl_router_match(request->state->router, method, rest, &thread->scratch, &thread->match);
         request->refused = status_of(result, request->method);
         if (result == FL_ROUTE_FOUND)
-            take_route(request, &request->state->routes[web->match.route]);
+            take_route(request, &request->state->routes[thread->match.route]);
     }
     if (!request->refused && request->content_length > request->max_body) request->refused = 413;
 }

@@ -1,6 +1,6 @@
 /* request: one HTTP request from its first byte to the end of its last task.
  *
- * Owner: the web thread's pool; *loop*. Held by its connection until it is answered and read to its
+ * Owner: its thread's pool; *loop*. Held by its connection until it is answered and read to its
  * end, and by every task that belongs to it; when the last hold goes, all that it borrowed goes at
  * once (request_free). The head is kept as offsets from `base`, which points into the thread's read
  * buffer while the handler runs for the first time and into `head` after fl_request_keep: no byte
@@ -28,11 +28,11 @@ typedef enum { FL_BODY_LATER, FL_BODY_WHOLE, FL_BODY_CHUNKS, FL_BODY_DISCARD } f
 
 struct fl_request {
     fl_request *next; /* the pool's free list, or the connection's unwritten ones */
-    fl_web *web;
+    fl_thread *thread;
     fl_connection *connection; /* NULL once it has no more to do with the connection */
     fl_state *state;           /* NULL: no app serves this path */
     const fl_route *route;     /* NULL: none fits */
-    uint32_t slot;             /* in web->request_slots, and in the ledger */
+    uint32_t slot;             /* in thread->request_slots, and in the ledger */
     unsigned holds;
     uint64_t number;  /* of the request id */
     uint64_t started; /* ns */
@@ -82,7 +82,8 @@ struct fl_request {
     fl_header *headers; /* settings->header_fields of them, allocated with the request */
 };
 
-fl_request *fl_request_new(fl_web *web, fl_connection *connection); /* one hold; NULL: no memory */
+fl_request *fl_request_new(fl_thread *thread,
+                           fl_connection *connection); /* one hold; NULL: no memory */
 void fl_request_hold(fl_request *request);
 void fl_request_release(fl_request *request);
 
@@ -96,8 +97,10 @@ bool fl_request_keep(fl_request *request);
 void fl_request_forget(fl_request *request);
 
 /* The request that a handle names, or NULL when it is over. */
-fl_request *fl_request_find(fl_web *web, double handle);
+fl_request *fl_request_find(fl_thread *thread, double handle);
 double fl_request_handle(const fl_request *request);
+
+void fl_request_free_pooled(fl_thread *thread); /* at its end: the pool and the table of slots */
 
 /* The response is complete: cancels the tasks that are left, calls at_end functions. */
 void fl_request_end(fl_request *request);

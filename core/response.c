@@ -94,12 +94,12 @@ fl_slice fl_response_reason(int status)
 static bool keeps_alive(const fl_request *request)
 {
     const fl_connection *connection = request->connection;
-    const fl_web *web = request->web;
+    const fl_web *web = connection->web;
     size_t more = connection->processing ? connection->unread.size : connection->ahead.size;
     if (!request->keep_alive || connection->close_after) return false;
     if (connection->half_closed && more == 0) return false;
     if (web->phase != FL_WEB_SERVING) return false;
-    if (connection->served + 1 >= web->settings->requests_per_connection) return false;
+    if (connection->served + 1 >= web->thread.settings->requests_per_connection) return false;
     if (request->complete) return true;
     if (request->expects_continue) return false; /* it may send the body or not: RFC 9110 10.1.1 */
     return request->chunked || request->content_length - request->body_size <= DISCARD_MOST;
@@ -176,13 +176,13 @@ static char *put_id(char *at, const fl_request *request)
 void fl_response_head(fl_request *request, int status, fl_slice type, uint64_t length,
                       fl_slice lines)
 {
-    fl_web *web = request->web;
-    fl_buffer *out = &web->out;
+    fl_thread *thread = request->thread;
+    fl_buffer *out = &thread->out;
     request->answered = true;
     request->status = status;
     if (!fl_buffer_room(out, FIXED_BYTES + type.size + lines.size + request->extra.size)) return;
     char *at = put_status(out->data + out->size, status);
-    at = put(at, fl_web_date(web), 29);
+    at = put(at, fl_thread_date(thread), 29);
     at = PUT(at, "\r\n");
     if (type.size) {
         at = PUT(at, "Content-Type: ");
@@ -211,7 +211,7 @@ void fl_response_send(fl_request *request, int status, fl_slice type, fl_slice l
     }
     fl_response_head(request, status, type, body.size, lines);
     request->bytes_out = body.size;
-    if (!request->is_head) fl_buffer_slice(&request->web->out, body);
+    if (!request->is_head) fl_buffer_slice(&request->thread->out, body);
 }
 
 void fl_response_error(fl_request *request, int status, fl_slice detail, fl_slice lines)
@@ -392,7 +392,7 @@ static int send_value(fl_request *request, lua_State *co, const fl_answer *answe
         lua_pushfstring(co, "a %s is not a response", lua_typename(co, type));
         return UV_EINVAL;
     }
-    fl_buffer *scratch = &request->web->scratch;
+    fl_buffer *scratch = &request->thread->scratch;
     size_t at = scratch->size;
     size_t lines_at = lines.size ? (size_t)(lines.data - scratch->data) : 0;
     int status = fl_json_encode(co, answer->value, scratch);
@@ -432,7 +432,7 @@ static int check_status(lua_State *co, int index, int otherwise, int *status)
 
 static int send_answer(fl_request *request, lua_State *co, fl_answer *answer, bool stream)
 {
-    fl_buffer *scratch = &request->web->scratch;
+    fl_buffer *scratch = &request->thread->scratch;
     scratch->size = 0;
     fl_lines lines = {.buffer = scratch};
     if (answer->headers) {

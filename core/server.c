@@ -166,7 +166,8 @@ fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead)
         fl_web *web = &server->webs[i];
         unsigned count = load_of(web);
         /* what is in Lua now may be so for long: a connection is better off here */
-        bool busy = atomic_load_explicit(&web->claim.state, memory_order_relaxed) != FL_CLAIM_C;
+        bool busy =
+            atomic_load_explicit(&web->thread.claim.state, memory_order_relaxed) != FL_CLAIM_C;
         if (count < least && !busy) {
             best = web;
             least = count;
@@ -179,7 +180,8 @@ uint64_t fl_server_in_flight(fl_server *server)
 {
     uint64_t total = 0;
     for (unsigned i = 0; i < server->web_count; i++)
-        total += atomic_load_explicit(&server->webs[i].metrics->in_flight, memory_order_relaxed);
+        total +=
+            atomic_load_explicit(&server->webs[i].thread.metrics->in_flight, memory_order_relaxed);
     return total;
 }
 
@@ -433,17 +435,19 @@ static int make_webs(fl_server *server)
     int status = server->webs ? fl_metrics_new(&server->metrics, server->web_count) : UV_ENOMEM;
     for (unsigned i = 0; i < server->web_count && status == 0; i++) {
         fl_web *web = &server->webs[i];
-        web->settings = server->settings;
-        web->log = server->log;
-        web->ledger = server->ledger;
-        web->slots = fl_ledger_slots(server->ledger, i);
-        web->slot_count = fl_ledger_slots_each(server->ledger);
+        web->thread = (fl_thread){.number = i,
+                                  .server = server,
+                                  .settings = server->settings,
+                                  .log = server->log,
+                                  .metrics = fl_metrics_thread(server->metrics, i),
+                                  .all_metrics = server->metrics,
+                                  .ledger = server->ledger,
+                                  .slots = fl_ledger_slots(server->ledger, i),
+                                  .slot_count = fl_ledger_slots_each(server->ledger)};
         web->connections_most =
             (unsigned)((server->settings->connections + server->web_count - 1) / server->web_count);
-        web->all_metrics = server->metrics;
-        web->metrics = fl_metrics_thread(server->metrics, i);
         web->own_listener = -1;
-        status = fl_web_init(web, server, i);
+        status = fl_web_init(web);
     }
     return status;
 }

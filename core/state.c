@@ -12,8 +12,8 @@
 #include "bind/text.h"
 #include "json.h"
 #include "response.h"
+#include "thread.h"
 #include "version.h"
-#include "web.h"
 
 #define HIGH_SHARE 6 / 10 /* of the cap: collect beyond it */
 #define LARGE_HEAP (16u << 20)
@@ -80,7 +80,7 @@ static void count_memory(fl_state *state)
     fl_memory *memory = &state->memory;
     memory->allocate = lua_getallocf(state->L, &memory->data);
     memory->used = (size_t)lua_gc(state->L, LUA_GCCOUNT, 0) * 1024;
-    memory->cap = state->web->settings->lua_memory;
+    memory->cap = state->thread->settings->lua_memory;
     memory->high = memory->cap * HIGH_SHARE;
     lua_setallocf(state->L, counted_allocate, memory);
     memory->large = true; /* the collector's own default until the first safe point */
@@ -195,7 +195,7 @@ static void keep_names(lua_State *L, fl_route *route)
 
 static void read_route(fl_state *state, lua_State *L, int index, fl_route *route)
 {
-    const fl_settings *settings = state->web->settings;
+    const fl_settings *settings = state->thread->settings;
     route->method = copy_field(L, index, "method");
     route->pattern = copy_field(L, index, "pattern");
     route->handler = keep_function(L, index, "handler");
@@ -225,8 +225,8 @@ static void register_route(fl_state *state, lua_State *L, uint32_t number)
                       sizeof(error)) < 0)
         luaL_error(L, "%s", error);
     fl_slice full = fl_slice_from_string(route->title + method.size + 1);
-    route->ledger = fl_ledger_route(state->web->ledger, method, full);
-    route->metrics = fl_metrics_route(state->web->all_metrics, state->web->number,
+    route->ledger = fl_ledger_route(state->thread->ledger, method, full);
+    route->metrics = fl_metrics_route(state->thread->all_metrics, state->thread->number,
                                       fl_slice_from_string(state->app->name), method, full);
     if (!route->metrics) luaL_error(L, "not enough memory");
 }
@@ -250,7 +250,7 @@ static void read_routes(fl_state *state, lua_State *L, int compiled)
 
 static void push_settings(fl_state *state, lua_State *L)
 {
-    const fl_settings *settings = state->web->settings;
+    const fl_settings *settings = state->thread->settings;
     lua_createtable(L, 0, 4);
     set_field(L, "environment", settings->environment);
     set_field(L, "root_path", settings->root_path);
@@ -271,7 +271,7 @@ static int load_app(lua_State *L)
     fl_state *state = fl_state_of(L);
     luaL_openlibs(L);
     if (luaL_dostring(L, jit_options)) return lua_error(L);
-    set_paths(L, state->web->settings, state->app);
+    set_paths(L, state->thread->settings, state->app);
     fl_state_preload(L);
     require(L, "fasterlua.request");
     if (luaL_dostring(L, jit_watch)) return lua_error(L);
@@ -295,16 +295,11 @@ static int load_app(lua_State *L)
     return 0;
 }
 
-int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error,
-                  size_t error_size)
+static int open_state(fl_state *state, char *error, size_t error_size)
 {
-    *state = (fl_state){.web = web, .app = app, .prefix = fl_slice_from_string(app->prefix)};
-    state->fallback = state->start = state->stop = LUA_NOREF;
-    state->explain = state->stream = state->request_metatable = LUA_NOREF;
-    state->ready_last = &state->ready;
     state->L = luaL_newstate();
     if (!state->L) {
-        (void)snprintf(error, error_size, "app \"%s\": not enough memory", app->name);
+        (void)snprintf(error, error_size, "app \"%s\": not enough memory", state->app->name);
         return UV_ENOMEM;
     }
     lua_setexdata(state->L, state);
@@ -312,26 +307,47 @@ int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *e
     lua_pushcfunction(state->L, traceback);
     lua_pushcfunction(state->L, load_app);
     state->memory.enforced = true;
-    fl_claim_enter_lua(&web->claim); /* stuck_after is 0: loading may take its time */
+    fl_claim_enter_lua(&state->thread->claim); /* stuck_after is 0: loading may take its time */
     int status = lua_pcall(state->L, 0, 0, -2);
-    fl_claim_take(&web->claim);
+    fl_claim_take(&state->thread->claim);
     state->memory.enforced = false;
     if (status) return fail(state, error, error_size);
     lua_settop(state->L, 0);
     return 0;
 }
 
-void fl_state_close(fl_state *state)
+int fl_state_new(fl_state **out, fl_thread *thread, const fl_app_place *app, char *error,
+                 size_t error_size)
 {
-    if (!state->L) return;
-    fl_task_free_all(state);
-    lua_close(state->L);
-    state->L = NULL;
-    fl_router_free(state->router);
+    fl_state *state = calloc(1, sizeof(*state));
+    *out = state;
+    if (!state) return UV_ENOMEM;
+    state->thread = thread;
+    state->app = app;
+    state->prefix = fl_slice_from_string(app->prefix);
+    state->fallback = state->start = state->stop = LUA_NOREF;
+    state->explain = state->stream = state->request_metatable = LUA_NOREF;
+    state->ready_last = &state->ready;
+    return open_state(state, error, error_size);
+}
+
+static void free_routes(fl_state *state)
+{
     for (uint32_t i = 0; i < state->route_count; i++) {
         free(state->routes[i].method);
         free(state->routes[i].pattern);
         free(state->routes[i].title);
     }
     free(state->routes);
+}
+
+void fl_state_free(fl_state *state)
+{
+    if (state->L) {
+        fl_task_free_all(state);
+        lua_close(state->L);
+    }
+    fl_router_free(state->router);
+    free_routes(state);
+    free(state);
 }

@@ -1,9 +1,9 @@
 /* state: one Lua VM with one app loaded in it.
  *
- * Owner: a web thread, at *boot* and *loop*. Holds the app's router, its routes' functions, its
- * tasks, and an allocator that counts bytes. The cap (settings->lua_memory) is enforced only while
- * Lua runs protected, so that C never meets an allocation failure outside; past 60 % of it a full
- * collection runs at the next safe point, because LuaJIT has no emergency collection. */
+ * Owner: a thread (thread.h), at *boot* and *loop*. Holds the app's router, its routes' functions,
+ * its tasks, and an allocator that counts bytes. The cap (settings->lua_memory) is enforced only
+ * while Lua runs protected, so that C never meets an allocation failure outside; past 60 % of it a
+ * full collection runs at the next safe point, because LuaJIT has no emergency collection. */
 #ifndef FL_STATE_H
 #define FL_STATE_H
 
@@ -21,7 +21,7 @@
 #include "slots.h"
 #include "task.h"
 
-typedef struct fl_web fl_web;
+typedef struct fl_thread fl_thread;
 
 typedef struct fl_route {
     char *method, *pattern;
@@ -47,7 +47,7 @@ typedef struct fl_memory { /* the allocator's account */
 
 struct fl_state {
     lua_State *L;
-    fl_web *web;
+    fl_thread *thread;
     const fl_app_place *app;
     fl_slice prefix; /* app->prefix */
     fl_router *router;
@@ -72,10 +72,11 @@ struct fl_state {
 /* Registers every C module in package.preload, for the boot state too.  [-0, +0, e] */
 void fl_state_preload(lua_State *L);
 
-/* *boot*: makes the VM and loads the app. 0, or a negative uv code with why in `error`. */
-int fl_state_open(fl_state *state, fl_web *web, const fl_app_place *app, char *error,
-                  size_t error_size);
-void fl_state_close(fl_state *state);
+/* *boot*: makes the VM and loads the app. 0, or a negative uv code with why in `error`; `*out` is
+ * to be freed in both cases. */
+int fl_state_new(fl_state **out, fl_thread *thread, const fl_app_place *app, char *error,
+                 size_t error_size);
+void fl_state_free(fl_state *state);
 
 /* *loop*, between two turns: collects when memory ran high. */
 void fl_state_safe_point(fl_state *state);

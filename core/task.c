@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 #include "connection.h"
+#include "thread.h"
 #include "version.h"
-#include "web.h"
 
 #define STACK_ROOM 400 /* slots kept free for conversions after the coroutine has stopped */
 #define KEEP_POOLED 256
@@ -85,7 +85,7 @@ static bool task_begin(fl_task *task, fl_request *request, fl_task_ended ended)
     list_insert(request ? &request->tasks : &state->own_tasks, task);
     if (request) fl_request_hold(request);
     state->live_tasks++;
-    fl_metric_add(&state->web->metrics->tasks, 1);
+    fl_metric_add(&state->thread->metrics->tasks, 1);
     return true;
 }
 
@@ -109,7 +109,7 @@ static void task_free(fl_task *task, bool clean)
     task->status = FL_TASK_FREE;
     task->request = NULL;
     state->live_tasks--;
-    fl_metric_subtract(&state->web->metrics->tasks, 1);
+    fl_metric_subtract(&state->thread->metrics->tasks, 1);
     if (!clean || task->seen || state->free_count >= KEEP_POOLED) {
         task_destroy(task);
     } else {
@@ -120,43 +120,43 @@ static void task_free(fl_task *task, bool clean)
     }
     if (request)
         fl_request_release(request);
-    else if (state->web->phase == FL_WEB_DRAINING)
-        fl_web_maybe_drained(state->web);
+    else if (state->thread->draining)
+        state->thread->ended(state->thread);
 }
 
 static fl_ledger_slot *ledger_slot(const fl_task *task)
 {
     const fl_request *request = task->request;
-    fl_web *web = task->state->web;
-    if (!request || request->slot >= web->slot_count) return NULL;
-    return &web->slots[request->slot];
+    fl_thread *thread = task->state->thread;
+    if (!request || request->slot >= thread->slot_count) return NULL;
+    return &thread->slots[request->slot];
 }
 
 /* How long this turn may take before the watch thread finds it stuck; 0: as long as it likes. */
-static void set_patience(fl_web *web, const fl_task *task)
+static void set_patience(fl_thread *thread, const fl_task *task)
 {
     const fl_route *route = task->request ? task->request->route : NULL;
-    uint64_t stuck = route ? route->stuck : web->settings->stuck_handler;
-    uint64_t blocked = route ? route->blocked : web->settings->blocked_handler;
-    if (web->starting) stuck = blocked = 0; /* start and stop hooks */
-    atomic_store_explicit(&web->stuck_after, stuck, memory_order_relaxed);
-    atomic_store_explicit(&web->blocked_after, blocked, memory_order_relaxed);
+    uint64_t stuck = route ? route->stuck : thread->settings->stuck_handler;
+    uint64_t blocked = route ? route->blocked : thread->settings->blocked_handler;
+    if (thread->starting) stuck = blocked = 0; /* start and stop hooks */
+    atomic_store_explicit(&thread->stuck_after, stuck, memory_order_relaxed);
+    atomic_store_explicit(&thread->blocked_after, blocked, memory_order_relaxed);
 }
 
 static int enter_lua(fl_task *task, int arguments)
 {
     fl_state *state = task->state;
-    fl_web *web = state->web;
+    fl_thread *thread = state->thread;
     fl_ledger_slot *slot = ledger_slot(task);
     if (slot) fl_ledger_note_running(slot, 1);
     state->running = task;
-    set_patience(web, task);
-    atomic_store_explicit(&web->running, task->request ? task->request->slot + 1 : 0,
+    set_patience(thread, task);
+    atomic_store_explicit(&thread->running, task->request ? task->request->slot + 1 : 0,
                           memory_order_relaxed);
     state->memory.enforced = true;
-    fl_claim_enter_lua(&web->claim);
+    fl_claim_enter_lua(&thread->claim);
     int status = lua_resume(task->co, arguments);
-    fl_claim_take(&web->claim);
+    fl_claim_take(&thread->claim);
     state->memory.enforced = false;
     state->running = NULL;
     if (slot) fl_ledger_note_running(slot, 0);
@@ -170,7 +170,7 @@ static void queue(fl_task *task)
     task->next = NULL;
     *state->ready_last = task;
     state->ready_last = &task->next;
-    fl_web_task_ready(state->web);
+    fl_thread_task_ready(state->thread);
 }
 
 static void finish(fl_task *task, int status)
@@ -192,7 +192,7 @@ static void stray_yield(fl_task *task)
 static bool interrupted(const fl_task *task)
 {
     if (!task->cancelled) return false;
-    return task->shields == 0 || uv_now(&task->state->web->loop) >= task->shield_until;
+    return task->shields == 0 || uv_now(&task->state->thread->loop) >= task->shield_until;
 }
 
 void fl_task_run(fl_task *task, int arguments)
@@ -273,7 +273,7 @@ void fl_task_cancel(fl_task *task, const char *reason)
 {
     if (task->cancelled) return;
     task->cancelled = reason;
-    task->shield_until = uv_now(&task->state->web->loop) + SHIELD_MOST;
+    task->shield_until = uv_now(&task->state->thread->loop) + SHIELD_MOST;
     if (task->shields == 0) interrupt(task);
 }
 
@@ -327,7 +327,7 @@ void fl_task_log_error(fl_task *task, const char *message)
                 fl_field_text("route", fl_slice_from_string(task->request->route->title));
     }
     fields[count++] = fl_field_block("error", text ? fl_slice_of(text, size) : FL_SLICE("?"));
-    fl_log_line(state->web->log, FL_LOG_ERROR, fl_slice_from_string(message), fields, count);
+    fl_log_line(state->thread->log, FL_LOG_ERROR, fl_slice_from_string(message), fields, count);
     lua_pop(L, 1);
 }
 
@@ -371,10 +371,10 @@ static int start_in(lua_State *L, fl_request *request)
     if (!task) return luaL_error(L, "not enough memory for a task");
     if (!lua_checkstack(task->co, values)) return luaL_error(L, "too many arguments for a task");
     lua_xmove(L, task->co, values);
-    fl_claim_take(&state->web->claim);
+    fl_claim_take(&state->thread->claim);
     bool begun = task_begin(task, request, fl_task_ended_alone);
     if (begun) fl_task_ready(task, values - 1);
-    fl_claim_give(&state->web->claim);
+    fl_claim_give(&state->thread->claim);
     if (!begun) {
         task_destroy(task);
         return luaL_error(L, "too many tasks");
@@ -455,9 +455,9 @@ static int task_wake(lua_State *L)
 {
     double ticket = luaL_checknumber(L, 1);
     fl_state *state = fl_state_of(L);
-    fl_claim_take(&state->web->claim);
+    fl_claim_take(&state->thread->claim);
     bool woken = fl_task_wake(state, ticket);
-    fl_claim_give(&state->web->claim);
+    fl_claim_give(&state->thread->claim);
     lua_pushboolean(L, woken);
     return 1;
 }
@@ -476,10 +476,10 @@ static int task_cancel(lua_State *L)
     double handle = luaL_checknumber(L, 1);
     const char *reason = static_reason(L, 2);
     fl_state *state = fl_state_of(L);
-    fl_claim_take(&state->web->claim);
+    fl_claim_take(&state->thread->claim);
     fl_task *task = fl_slots_find(&state->task_slots, handle);
     if (task) fl_task_cancel(task, reason);
-    fl_claim_give(&state->web->claim);
+    fl_claim_give(&state->thread->claim);
     lua_pushboolean(L, task != NULL);
     return 1;
 }
@@ -510,7 +510,7 @@ static int task_current(lua_State *L)
 static int task_jit_flushed(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
-    if (state) fl_metric_add(&state->web->metrics->jit_flushes, 1);
+    if (state) fl_metric_add(&state->thread->metrics->jit_flushes, 1);
     return 0;
 }
 
@@ -555,12 +555,12 @@ static int task_sleep(lua_State *L)
     luaL_argcheck(L, seconds >= 0 && seconds < 4e9, 1, "seconds, 0 or more, expected");
     fl_state *state = fl_state_of(L);
     fl_sleep *sleep = (fl_sleep *)fl_op_new(L, sizeof(*sleep), &sleep_kind);
-    fl_claim_take(&state->web->claim);
+    fl_claim_take(&state->thread->claim);
     /* the loop's clock stands since the turn began: from now, and never a moment too early */
-    double since = (double)uv_hrtime() / 1e6 - (double)uv_now(&state->web->loop);
-    fl_web_start_deadline(state->web, &sleep->deadline, (uint64_t)ceil(seconds * 1000 + since),
-                          sleep_over);
-    fl_claim_give(&state->web->claim);
+    double since = (double)uv_hrtime() / 1e6 - (double)uv_now(&state->thread->loop);
+    fl_thread_start_deadline(state->thread, &sleep->deadline,
+                             (uint64_t)ceil(seconds * 1000 + since), sleep_over);
+    fl_claim_give(&state->thread->claim);
     return 1;
 }
 

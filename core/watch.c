@@ -25,7 +25,7 @@
 static uint64_t cpu_time(const fl_web *web)
 {
     struct timespec time;
-    if (clock_gettime(web->cpu_clock, &time) < 0) return 0;
+    if (clock_gettime(web->thread.cpu_clock, &time) < 0) return 0;
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
@@ -34,7 +34,8 @@ static uint64_t run_queue_time(const fl_web *web)
 {
     char path[64];
     unsigned long long waited = 0;
-    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", atomic_load(&web->tid));
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat",
+                   atomic_load(&web->thread.tid));
     FILE *file = fopen(path, "re");
     if (!file) return 0;
     if (fscanf(file, "%*u %llu", &waited) != 1) waited = 0;
@@ -56,12 +57,12 @@ static bool is_debugged(void)
 /* The request whose Lua runs, as the ledger has it. */
 static const char *describe(const fl_web *web, char text[160])
 {
-    uint32_t slot = atomic_load_explicit(&web->running, memory_order_relaxed);
-    if (!slot || slot > web->slot_count) return "a task without a request";
+    uint32_t slot = atomic_load_explicit(&web->thread.running, memory_order_relaxed);
+    if (!slot || slot > web->thread.slot_count) return "a task without a request";
     char id[40], route[128];
-    const fl_ledger_slot *entry = &web->slots[slot - 1];
-    size_t size = fl_request_id(id, fl_ledger_boot(web->ledger), entry->request);
-    fl_ledger_route_text(web->ledger, entry->route, route, sizeof(route));
+    const fl_ledger_slot *entry = &web->thread.slots[slot - 1];
+    size_t size = fl_request_id(id, fl_ledger_boot(web->thread.ledger), entry->request);
+    fl_ledger_route_text(web->thread.ledger, entry->route, route, sizeof(route));
     (void)snprintf(text, 160, "%s (request %.*s)", route, (int)size, id);
     return text;
 }
@@ -77,9 +78,9 @@ static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
 {
     fl_web *web = &watch->webs[number];
     char text[160];
-    atomic_fetch_add_explicit(&web->metrics->slow_handlers, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&web->thread.metrics->slow_handlers, 1, memory_order_relaxed);
     fl_log_printf(
-        web->log, FL_LOG_WARN,
+        web->thread.log, FL_LOG_WARN,
         "slow handler: %s has held web thread %u for %.0f ms; every other request of this "
         "thread waits",
         describe(web, text), number, (double)held / 1e6);
@@ -97,8 +98,8 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t held)
 {
     fl_web *web = &watch->webs[number];
     fl_watched *watched = &watch->watched[number];
-    uint64_t stuck_after = atomic_load_explicit(&web->stuck_after, memory_order_relaxed);
-    uint64_t blocked_after = atomic_load_explicit(&web->blocked_after, memory_order_relaxed);
+    uint64_t stuck_after = atomic_load_explicit(&web->thread.stuck_after, memory_order_relaxed);
+    uint64_t blocked_after = atomic_load_explicit(&web->thread.blocked_after, memory_order_relaxed);
     uint64_t used = cpu_time(web) - watched->cpu;
     uint64_t waited = run_queue_time(web) - watched->waited;
     uint64_t blocked = held > used + waited ? held - used - waited : 0;
@@ -110,7 +111,7 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t held)
     (void)snprintf(what, sizeof(what), "%s %s for %.1f s", describe(web, text),
                    spins ? "has computed without a pause" : "has been blocked",
                    (double)(spins ? used : blocked) / 1e9);
-    fl_log_printf(web->log, FL_LOG_ERROR,
+    fl_log_printf(web->thread.log, FL_LOG_ERROR,
                   "stuck handler on web thread %u: %s; the process is being replaced", number,
                   what);
     fl_server_stuck(watch->server, what);
@@ -121,8 +122,9 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
     fl_web *web = &watch->webs[number];
     fl_watched *watched = &watch->watched[number];
     /* acquire: with its thread's clock and its routes' names */
-    bool in_lua = atomic_load_explicit(&web->claim.state, memory_order_acquire) == FL_CLAIM_LUA;
-    unsigned long turn = atomic_load_explicit(&web->claim.turn, memory_order_relaxed);
+    bool in_lua =
+        atomic_load_explicit(&web->thread.claim.state, memory_order_acquire) == FL_CLAIM_LUA;
+    unsigned long turn = atomic_load_explicit(&web->thread.claim.turn, memory_order_relaxed);
     if (!in_lua || turn != watched->turn || !watched->since) {
         turn_over(watch, number);
         watched->turn = turn;
@@ -133,7 +135,7 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
         return;
     }
     uint64_t held = now - watched->since;
-    const fl_settings *settings = web->settings;
+    const fl_settings *settings = web->thread.settings;
     if (!watched->told && settings->slow_handler && held > settings->slow_handler) {
         watched->told = true;
         tell_slow(watch, number, held);

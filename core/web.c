@@ -1,127 +1,12 @@
 #include "web.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "connection.h"
 #include "router_path.h"
 #include "server.h"
-
-#define STACK_BYTES (8u << 20) /* C recursion under Lua is guarded by depth; leave it room */
-#define CLOSE_TURNS 2000       /* ms that ending ops may take when a thread closes */
-
-void fl_web_tick(fl_web *web)
-{
-    web->now = uv_hrtime();
-}
-
-const char *fl_web_date(fl_web *web)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    if (now.tv_sec != web->date_second) {
-        struct tm parts;
-        web->date_second = now.tv_sec;
-        gmtime_r(&now.tv_sec, &parts);
-        (void)strftime(web->date, sizeof(web->date), "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    }
-    return web->date;
-}
-
-static void alarm_rings(uv_timer_t *alarm);
-
-/* One uv timer stands for the whole wheel; it is only moved when something fires earlier. */
-static void set_alarm(fl_web *web)
-{
-    uint64_t next = fl_wheel_next(&web->wheel);
-    if (next == UINT64_MAX || next >= web->alarm_at) return;
-    uint64_t now = uv_now(&web->loop);
-    web->alarm_at = next;
-    uv_timer_start(&web->alarm, alarm_rings, next > now ? next - now : 0, 0);
-}
-
-static void alarm_rings(uv_timer_t *alarm)
-{
-    fl_web *web = alarm->data;
-    web->alarm_at = UINT64_MAX;
-    fl_wheel_advance(&web->wheel, uv_now(&web->loop));
-    set_alarm(web);
-}
-
-void fl_web_start_deadline(fl_web *web, fl_deadline *deadline, uint64_t milliseconds,
-                           fl_deadline_callback callback)
-{
-    uint64_t at = uv_now(&web->loop) + milliseconds;
-    fl_deadline_start(&web->wheel, deadline, at, callback);
-    if (at < web->alarm_at) set_alarm(web);
-}
-
-static void idle_turn(uv_idle_t *idle)
-{
-    (void)idle; /* its being active is enough: the loop does not sleep */
-}
-
-void fl_web_task_ready(fl_web *web)
-{
-    uv_idle_start(&web->idle, idle_turn);
-}
-
-static void run_ready(fl_web *web)
-{
-    bool left = false;
-    if (!uv_is_active((uv_handle_t *)&web->idle)) return;
-    fl_web_tick(web);
-    for (unsigned i = 0; i < web->state_count; i++) {
-        left |= fl_task_run_ready(&web->states[i]);
-        fl_state_safe_point(&web->states[i]);
-    }
-    if (!left) uv_idle_stop(&web->idle);
-}
-
-static void tell_again(fl_deadline *deadline)
-{
-    (void)deadline; /* that the loop turned is enough */
-}
-
-static void note_turn(fl_web *web)
-{
-    uint64_t now = uv_hrtime() / 1000000;
-    uint64_t length = now > web->turn_began ? now - web->turn_began : 0;
-    if (length > web->longest_turn) web->longest_turn = length;
-    if (now - web->lag_second < 1000) return;
-    atomic_store_explicit(&web->metrics->loop_lag, web->longest_turn * 1000000,
-                          memory_order_relaxed);
-    size_t bytes = 0;
-    for (unsigned i = 0; i < web->state_count; i++) bytes += web->states[i].memory.used;
-    uint64_t told = atomic_load_explicit(&web->metrics->lua_bytes, memory_order_relaxed);
-    atomic_store_explicit(&web->metrics->lua_bytes, bytes, memory_order_relaxed);
-    if (web->longest_turn || told != bytes) /* once more, should the loop fall idle now */
-        fl_web_start_deadline(web, &web->tell_again, 1000, tell_again);
-    web->longest_turn = 0;
-    web->lag_second = now;
-}
-
-/* Before the loop sleeps: what timers made ready. */
-static void before_poll(uv_prepare_t *prepare)
-{
-    fl_web *web = prepare->data;
-    run_ready(web);
-    note_turn(web);
-}
-
-/* After the sockets' events: what they made ready. uv_now is when the poll returned. */
-static void after_poll(uv_check_t *check)
-{
-    fl_web *web = check->data;
-    run_ready(web);
-    for (unsigned i = 0; i < web->state_count; i++) fl_state_safe_point(&web->states[i]);
-    web->turn_began = uv_now(&web->loop);
-}
 
 /* How long the event at hand has waited since the poll returned it. When that stays above the bound
  * for as long as the bound, the thread has more work than it can do, and new requests are told at
@@ -130,18 +15,18 @@ static void after_poll(uv_check_t *check)
  * for something costs no delay and is not counted. */
 bool fl_web_overloaded(fl_web *web)
 {
-    uint64_t bound = web->settings->queue_delay;
-    uint64_t arrived = uv_now(&web->loop) * 1000000;
-    uint64_t delay = web->now > arrived ? web->now - arrived : 0;
+    uint64_t bound = web->thread.settings->queue_delay;
+    uint64_t arrived = uv_now(&web->thread.loop) * 1000000;
+    uint64_t delay = web->thread.now > arrived ? web->thread.now - arrived : 0;
     if (!bound) return false;
     if (delay < (web->shedding ? bound / 10 : bound)) {
-        if (web->shedding && web->now - web->last_late > bound) web->shedding = false;
+        if (web->shedding && web->thread.now - web->last_late > bound) web->shedding = false;
         web->late_since = 0;
         return false;
     }
-    web->last_late = web->now;
-    if (!web->late_since) web->late_since = web->now;
-    if (web->now - web->late_since >= bound || delay >= 2 * bound) web->shedding = true;
+    web->last_late = web->thread.now;
+    if (!web->late_since) web->late_since = web->thread.now;
+    if (web->thread.now - web->late_since >= bound || delay >= 2 * bound) web->shedding = true;
     return web->shedding;
 }
 
@@ -159,10 +44,10 @@ static bool has_prefix(fl_slice path, fl_slice prefix, fl_slice *rest)
 static fl_slice resolve(fl_web *web, fl_slice path)
 {
     fl_router_path split;
-    web->scratch.size = 0;
-    if (!fl_buffer_room(&web->scratch, 8 * path.size + 64)) return path;
-    if (fl_router_path_split(&split, path, &web->scratch) != FL_ROUTE_FOUND) return path;
-    fl_slice resolved = fl_router_path_write(&split, path.size, &web->scratch);
+    web->thread.scratch.size = 0;
+    if (!fl_buffer_room(&web->thread.scratch, 8 * path.size + 64)) return path;
+    if (fl_router_path_split(&split, path, &web->thread.scratch) != FL_ROUTE_FOUND) return path;
+    fl_slice resolved = fl_router_path_write(&split, path.size, &web->thread.scratch);
     return resolved.size ? resolved : path;
 }
 
@@ -177,11 +62,11 @@ static bool is_plain(fl_slice path)
 
 fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest)
 {
-    web->scratch.size = 0;
-    if (web->state_count && web->states[0].prefix.size && !is_plain(path))
+    web->thread.scratch.size = 0;
+    if (web->thread.state_count && web->thread.states[0]->prefix.size && !is_plain(path))
         path = resolve(web, path);
-    for (unsigned i = 0; i < web->state_count; i++) /* longest prefix first */
-        if (has_prefix(path, web->states[i].prefix, rest)) return &web->states[i];
+    for (unsigned i = 0; i < web->thread.state_count; i++) /* longest prefix first */
+        if (has_prefix(path, web->thread.states[i]->prefix, rest)) return web->thread.states[i];
     return NULL;
 }
 
@@ -207,7 +92,7 @@ static bool post(fl_web *web, void (*deliver)(fl_message *, void *), int fd, boo
     if (!self) return false;
     *self = (fl_web_message){
         .message = {.deliver = deliver, .drop = drop_message}, .fd = fd, .flag = flag};
-    if (fl_mailbox_post(web->mailbox, &self->message) == 0) return true;
+    if (fl_mailbox_post(web->thread.mailbox, &self->message) == 0) return true;
     free(self);
     return false;
 }
@@ -289,22 +174,22 @@ void fl_web_help_accept(fl_web *web, int fd, bool start)
     *self = (fl_web_message){.message = {.deliver = help, .drop = (void (*)(fl_message *))free},
                              .fd = fd,
                              .flag = start};
-    if (fl_mailbox_post(web->mailbox, &self->message) < 0) free(self);
+    if (fl_mailbox_post(web->thread.mailbox, &self->message) < 0) free(self);
 }
 
 static bool requests_ended(const fl_web *web)
 {
     if (web->phase != FL_WEB_DRAINING || web->listeners || web->connections) return false;
-    return web->requests_alive == 0 && atomic_load(&web->arriving) == 0;
+    return web->thread.requests_alive == 0 && atomic_load(&web->arriving) == 0;
 }
 
 /* What belongs to no request is told to end once the requests have. */
 static bool tasks_ended(fl_web *web)
 {
     bool ended = true;
-    for (unsigned i = 0; i < web->state_count; i++) {
-        fl_task_cancel_list(web->states[i].own_tasks, "shutdown");
-        ended &= web->states[i].live_tasks == 0;
+    for (unsigned i = 0; i < web->thread.state_count; i++) {
+        fl_task_cancel_list(web->thread.states[i]->own_tasks, "shutdown");
+        ended &= web->thread.states[i]->live_tasks == 0;
     }
     return ended;
 }
@@ -313,7 +198,7 @@ void fl_web_maybe_drained(fl_web *web)
 {
     if (!requests_ended(web) || !tasks_ended(web)) return;
     web->phase = FL_WEB_ENDED;
-    fl_server_drained(web->server, web);
+    fl_server_drained(web->thread.server, web);
 }
 
 static void drain_here(fl_message *message, void *owner)
@@ -325,13 +210,14 @@ static void drain_here(fl_message *message, void *owner)
     if (web->phase == FL_WEB_SERVING) {
         web->phase = FL_WEB_DRAINING;
         atomic_store(&web->draining, true);
-        fl_web_tick(web);
+        web->thread.draining = true;
+        fl_thread_tick(&web->thread);
         while (web->listeners) {
             fl_listener *listener = web->listeners;
             if (!listener->helping && web->closing_idle) fl_listener_drain(listener);
             fl_listener_close(listener);
         }
-        fl_server_closed(web->server);
+        fl_server_closed(web->thread.server);
     }
     for (fl_connection *c = web->connections, *next; c && web->closing_idle; c = next) {
         next = c->next;
@@ -349,7 +235,7 @@ static void stop_loop(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     free(message);
-    uv_stop(&web->loop);
+    uv_stop(&web->thread.loop);
 }
 
 void fl_web_stop(fl_web *web)
@@ -362,22 +248,22 @@ void fl_web_stop(fl_web *web)
 static void start_hook_ended(fl_task *task, int status, int results)
 {
     (void)results;
-    fl_web *web = task->state->web;
+    fl_web *web = (fl_web *)task->state->thread;
     if (status != 0) {
         fl_task_log_error(task, "a start hook failed");
-        fl_server_loaded(web->server, web, "a start hook failed (see the log)");
+        fl_server_loaded(web->thread.server, web, "a start hook failed (see the log)");
     }
-    if (--web->starting == 0 && status == 0) fl_server_loaded(web->server, web, NULL);
+    if (--web->thread.starting == 0 && status == 0) fl_server_loaded(web->thread.server, web, NULL);
 }
 
 static void run_hooks(fl_web *web, bool stopping, fl_task_ended ended)
 {
-    for (unsigned i = 0; i < web->state_count; i++) {
-        fl_state *state = &web->states[i];
+    for (unsigned i = 0; i < web->thread.state_count; i++) {
+        fl_state *state = web->thread.states[i];
         int hook = stopping ? state->stop : state->start;
         fl_task *task = hook == LUA_NOREF ? NULL : fl_task_new(state, NULL, ended);
         if (!task) continue;
-        web->starting++;
+        web->thread.starting++;
         lua_rawgeti(task->co, LUA_REGISTRYINDEX, hook);
         fl_task_ready(task, 0);
     }
@@ -386,152 +272,94 @@ static void run_hooks(fl_web *web, bool stopping, fl_task_ended ended)
 static void stop_hook_ended(fl_task *task, int status, int results)
 {
     (void)results;
-    fl_web *web = task->state->web;
+    fl_web *web = (fl_web *)task->state->thread;
     if (status != 0) fl_task_log_error(task, "a stop hook failed");
-    if (--web->starting == 0) uv_stop(&web->loop);
+    if (--web->thread.starting == 0) uv_stop(&web->thread.loop);
 }
 
 /* the thread */
 
 static int load_states(fl_web *web, char *error, size_t error_size)
 {
-    const fl_settings *settings = web->settings;
-    web->states = calloc(settings->app_count, sizeof(*web->states));
-    if (!web->states) return UV_ENOMEM;
-    for (size_t i = 0; i < settings->app_count; i++) {
-        web->state_count = (unsigned)i + 1;
-        int status =
-            fl_state_open(&web->states[i], web, fl_server_app(web->server, i), error, error_size);
+    fl_thread *thread = &web->thread;
+    size_t count = thread->settings->app_count;
+    thread->states = calloc(count ? count : 1, sizeof(*thread->states));
+    if (!thread->states) return UV_ENOMEM;
+    thread->state_count = (unsigned)count;
+    for (size_t i = 0; i < count; i++) {
+        const fl_app_place *app = fl_server_app(thread->server, i);
+        int status = fl_state_new(&thread->states[i], thread, app, error, error_size);
         if (status < 0) return status;
     }
     return 0;
 }
 
-static void close_states(fl_web *web)
-{
-    for (unsigned i = 0; i < web->state_count; i++) fl_op_cancel_all(&web->states[i]);
-    uint64_t until = uv_hrtime() / 1000000 + CLOSE_TURNS;
-    bool pending = true;
-    while (pending && uv_hrtime() / 1000000 < until) {
-        pending = false;
-        for (unsigned i = 0; i < web->state_count; i++) pending |= web->states[i].ops != NULL;
-        if (pending) uv_run(&web->loop, UV_RUN_ONCE);
-    }
-    for (unsigned i = 0; i < web->state_count; i++) fl_state_close(&web->states[i]);
-}
-
-static void close_walked(uv_handle_t *handle, void *data)
-{
-    (void)data;
-    if (!uv_is_closing(handle)) uv_close(handle, NULL);
-}
-
 static void finish(fl_web *web)
 {
-    web->starting = 0;
+    fl_thread *thread = &web->thread;
+    thread->starting = 0;
     run_hooks(web, true, stop_hook_ended);
-    if (web->starting) uv_run(&web->loop, UV_RUN_DEFAULT);
+    if (thread->starting) uv_run(&thread->loop, UV_RUN_DEFAULT);
     while (web->connections) {
         fl_connection_close(web->connections);
-        uv_run(&web->loop, UV_RUN_NOWAIT);
+        uv_run(&thread->loop, UV_RUN_NOWAIT);
     }
-    close_states(web);
-    fl_mailbox_close(web->mailbox);
-    uv_walk(&web->loop, close_walked, NULL);
-    uv_run(&web->loop, UV_RUN_DEFAULT);
+    fl_thread_end_loop(thread);
 }
 
 static void *run_thread(void *data)
 {
     fl_web *web = data;
+    fl_thread *thread = &web->thread;
     char error[2048] = "not enough memory";
-    atomic_store(&web->tid, (int)syscall(SYS_gettid));
-    pthread_getcpuclockid(pthread_self(), &web->cpu_clock);
-    uv_update_time(&web->loop);
-    fl_wheel_init(&web->wheel, uv_now(&web->loop));
-    web->turn_began = web->lag_second = uv_now(&web->loop);
-    fl_web_tick(web);
+    fl_thread_begin(thread);
     if (load_states(web, error, sizeof(error)) < 0) {
-        fl_server_loaded(web->server, web, error);
+        fl_server_loaded(thread->server, web, error);
     } else {
         web->phase = FL_WEB_SERVING;
         run_hooks(web, false, start_hook_ended);
-        if (!web->starting) fl_server_loaded(web->server, web, NULL);
+        if (!thread->starting) fl_server_loaded(thread->server, web, NULL);
     }
-    uv_run(&web->loop, UV_RUN_DEFAULT);
+    uv_run(&thread->loop, UV_RUN_DEFAULT);
     finish(web);
-    fl_server_ended(web->server);
+    fl_server_ended(thread->server);
     return NULL;
 }
 
-static int init_handles(fl_web *web)
+static void something_ended(fl_thread *thread)
 {
-    int status = uv_loop_init(&web->loop);
-    if (status < 0) return status;
-    uv_timer_init(&web->loop, &web->alarm);
-    uv_prepare_init(&web->loop, &web->prepare);
-    uv_check_init(&web->loop, &web->check);
-    uv_idle_init(&web->loop, &web->idle);
-    web->alarm.data = web->prepare.data = web->check.data = web->idle.data = web;
-    /* libuv opens its spare descriptor with a loop's first stream: have it now, so that no later
-     * connection seems to leak one. */
-    uv_tcp_init(&web->loop, &web->first_stream);
-    uv_close((uv_handle_t *)&web->first_stream, NULL);
-    uv_prepare_start(&web->prepare, before_poll);
-    uv_check_start(&web->check, after_poll);
-    status = fl_mailbox_new(&web->mailbox, &web->loop, web);
-    if (status == 0) fl_mailbox_hold(web->mailbox); /* others may post until fl_web_close */
-    return status;
+    fl_web_maybe_drained((fl_web *)thread);
 }
 
-int fl_web_init(fl_web *web, fl_server *server, unsigned number)
+int fl_web_init(fl_web *web)
 {
-    web->server = server;
-    web->number = number;
-    web->alarm_at = UINT64_MAX;
+    fl_thread *thread = &web->thread;
+    thread->timing = thread->settings->access_log || thread->settings->admin[0];
+    thread->ended = something_ended;
     web->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     web->read_buffer = malloc(FL_READ_BUFFER);
-    web->timing = web->settings->access_log || web->settings->admin[0];
-    return web->read_buffer ? init_handles(web) : UV_ENOMEM;
+    int status = web->read_buffer ? fl_thread_init(thread, web) : UV_ENOMEM;
+    if (status < 0) return status;
+    /* libuv opens its spare descriptor with a loop's first stream: have it now, so that no later
+     * connection seems to leak one. */
+    uv_tcp_init(&thread->loop, &web->first_stream);
+    uv_close((uv_handle_t *)&web->first_stream, NULL);
+    return 0;
 }
 
 int fl_web_start(fl_web *web)
 {
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    int error = pthread_create(&web->thread, &attributes, run_thread, web);
-    pthread_attr_destroy(&attributes);
-    return -error;
+    return fl_thread_start(&web->thread, run_thread, web);
 }
 
 void fl_web_join(fl_web *web)
 {
-    pthread_join(web->thread, NULL);
-}
-
-static void free_requests(fl_web *web)
-{
-    while (web->free_requests) {
-        fl_request *request = web->free_requests;
-        web->free_requests = request->next;
-        fl_buffer_close(&request->head);
-        fl_buffer_close(&request->body_kept);
-        fl_buffer_close(&request->trailers);
-        fl_buffer_close(&request->extra);
-        free(request);
-    }
-    fl_slots_close(&web->request_slots);
+    fl_thread_join(&web->thread);
 }
 
 void fl_web_close(fl_web *web)
 {
-    uv_loop_close(&web->loop);
-    fl_mailbox_release(web->mailbox);
-    free_requests(web);
-    fl_buffer_close(&web->out);
-    fl_buffer_close(&web->scratch);
-    free(web->states);
+    fl_thread_close(&web->thread);
     free(web->read_buffer);
     close(web->spare_fd);
 }

@@ -5,7 +5,7 @@
 
 #include "../exec.h"
 #include "op.h"
-#include "web.h"
+#include "thread.h"
 
 typedef struct exec_op {
     fl_op op;
@@ -171,10 +171,10 @@ static fl_slice text_at(lua_State *L, int index)
 
 static int start(exec_op *self, const fl_exec_program *program)
 {
-    fl_web *web = self->op.state->web;
+    fl_thread *thread = self->op.state->thread;
     int status = fl_exec_new(&self->exec, program);
     if (status < 0) return status;
-    return fl_exec_start(self->exec, web->server, web->mailbox, ended, &self->op);
+    return fl_exec_start(self->exec, thread->server, thread->mailbox, ended, &self->op);
 }
 
 /* run(argv[, options]) -> op   [-0, +1, e] */
@@ -202,13 +202,13 @@ static int exec_run(lua_State *L)
     exec_op *self = (exec_op *)fl_op_new(L, sizeof(*self), &kind);
     lua_pushvalue(L, -2);
     (void)lua_setfenv(L, -2);
-    fl_web *web = self->op.state->web;
-    program.output_most = web->settings->exec_output;
+    fl_thread *thread = self->op.state->thread;
+    program.output_most = thread->settings->exec_output;
     self->program = program.arguments.data;
-    fl_claim_take(&web->claim);
+    fl_claim_take(&thread->claim);
     self->error = start(self, &program);
     if (self->error) fl_op_done(&self->op);
-    fl_claim_give(&web->claim);
+    fl_claim_give(&thread->claim);
     return 1;
 }
 

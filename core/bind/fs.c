@@ -11,7 +11,7 @@
 #include <uv.h>
 
 #include "op.h"
-#include "web.h"
+#include "thread.h"
 
 #define READ_MOST ((uint64_t)64 << 20)    /* bytes that one read returns */
 #define FIRST_ROOM 4096                   /* for what tells no size, as in /proc */
@@ -55,7 +55,7 @@ static const action *action_of(const file_op *file)
 
 static uv_loop_t *loop_of(const file_op *file)
 {
-    return &file->op.state->web->loop;
+    return &file->op.state->thread->loop;
 }
 
 static void keep_error(file_op *file, ssize_t error)
@@ -479,7 +479,7 @@ static file_op *new_file_op(lua_State *L, const action *what)
 
 static int start(file_op *file)
 {
-    fl_claim *claim = &file->op.state->web->claim;
+    fl_claim *claim = &file->op.state->thread->claim;
     fl_claim_take(claim);
     proceed(file, action_of(file)->begin);
     fl_claim_give(claim);

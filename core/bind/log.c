@@ -2,7 +2,7 @@
 
 #include <lauxlib.h>
 
-#include "web.h"
+#include "thread.h"
 
 #define FIELDS_MOST 24
 
@@ -64,7 +64,7 @@ static void add_fields(lua_State *L, int index, fl_line *line)
 static fl_log *log_of(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
-    return state ? state->web->log : NULL;
+    return state ? state->thread->log : NULL;
 }
 
 /* line(level, message[, fields])   [-0, +0, e] */
@@ -102,7 +102,7 @@ static int log_unhandled(lua_State *L)
     lua_insert(L, 1);
     lua_call(L, 2, 1);
     add(&line, fl_field_block("error", string_at(L, -1)));
-    fl_log_line(state->web->log, FL_LOG_ERROR, FL_SLICE("unhandled error"), line.fields,
+    fl_log_line(state->thread->log, FL_LOG_ERROR, FL_SLICE("unhandled error"), line.fields,
                 line.count);
     return 0;
 }

@@ -8,7 +8,7 @@
 #include "json.h"
 #include "proxy.h"
 #include "response.h"
-#include "web.h"
+#include "thread.h"
 
 #define METATABLE "fasterlua.request"
 
@@ -40,7 +40,7 @@ static fl_request *find(lua_State *L, int index)
     fl_state *state = fl_state_of(L);
     if (!state || !lua_istable(L, index)) return NULL;
     lua_rawgeti(L, index, 1);
-    fl_request *request = fl_request_find(state->web, lua_tonumber(L, -1));
+    fl_request *request = fl_request_find(state->thread, lua_tonumber(L, -1));
     lua_pop(L, 1);
     return request;
 }
@@ -111,7 +111,7 @@ static void push_trailers(lua_State *L, const fl_request *request)
 
 static void push_cookies(lua_State *L, const fl_request *request)
 {
-    const fl_settings *settings = request->web->settings;
+    const fl_settings *settings = request->thread->settings;
     size_t count = 0, bytes = 0;
     lua_newtable(L);
     for (unsigned i = 0; i < request->header_count; i++) {
@@ -156,7 +156,7 @@ static void push_field(lua_State *L, fl_request *request, fl_request_field field
     case FIELD_PATH: push_slice(L, fl_request_path(request)); return;
     case FIELD_QUERY:
         fl_fields_form(L, fl_request_text(request, request->query, request->query_size),
-                       request->web->settings->form_fields, NULL);
+                       request->thread->settings->form_fields, NULL);
         return;
     case FIELD_QUERY_STRING:
         push_slice(L, fl_request_text(request, request->query, request->query_size));
@@ -203,7 +203,7 @@ static int request_index(lua_State *L)
 
 static void push_params(fl_request *request, lua_State *co)
 {
-    const fl_match *match = &request->web->match;
+    const fl_match *match = &request->thread->match;
     lua_createtable(co, 0, (int)match->count);
     for (unsigned i = 0; i < match->count; i++) {
         const fl_param *param = &match->params[i];
@@ -220,7 +220,7 @@ static void push_params(fl_request *request, lua_State *co)
 
 void fl_request_push(fl_request *request, lua_State *co)
 {
-    bool params = request->route && request->web->match.count;
+    bool params = request->route && request->thread->match.count;
     lua_createtable(co, 1, params ? 1 : 0);
     lua_pushnumber(co, fl_request_handle(request));
     lua_rawseti(co, -2, 1);
@@ -271,7 +271,7 @@ static int request_query_values(lua_State *L)
     name.data = luaL_checklstring(L, 2, &name.size);
     const fl_request *request = check(L, 1);
     fl_fields_form(L, fl_request_text(request, request->query, request->query_size),
-                   request->web->settings->form_fields, &name);
+                   request->thread->settings->form_fields, &name);
     return 1;
 }
 
@@ -295,7 +295,7 @@ static int parse_form(lua_State *L)
     text.data = luaL_checklstring(L, 1, &text.size);
     name.data = luaL_optlstring(L, 2, NULL, &name.size);
     fl_state *state = fl_state_of(L);
-    size_t most = state ? state->web->settings->form_fields : 1000;
+    size_t most = state ? state->thread->settings->form_fields : 1000;
     fl_fields_form(L, text, most, name.data ? &name : NULL);
     return 1;
 }
@@ -334,9 +334,9 @@ static int chunk(lua_State *L)
     if (text.size) {
         push_slice(L, text);
         request->body = (fl_slice){0};
-        fl_claim_take(&request->web->claim);
-        fl_buffer_reset(&request->body_kept, request->web->settings->read_ahead * 2);
-        fl_claim_give(&request->web->claim);
+        fl_claim_take(&request->thread->claim);
+        fl_buffer_reset(&request->body_kept, request->thread->settings->read_ahead * 2);
+        fl_claim_give(&request->thread->claim);
         return 1;
     }
     if (request->refused || (request->gone && !request->complete)) {
@@ -357,11 +357,11 @@ static int want_body(lua_State *L)
 {
     fl_request *request = check(L, 1);
     double ticket = luaL_checknumber(L, 2);
-    fl_claim_take(&request->web->claim);
+    fl_claim_take(&request->thread->claim);
     request->body_use = lua_toboolean(L, 3) ? FL_BODY_WHOLE : FL_BODY_CHUNKS;
     request->body_ticket = ticket;
     if (request->connection) fl_connection_want_body(request->connection);
-    fl_claim_give(&request->web->claim);
+    fl_claim_give(&request->thread->claim);
     return 0;
 }
 
@@ -380,7 +380,7 @@ static int write_piece(fl_request *request, fl_slice piece)
     request->bytes_out += piece.size;
     int status = fl_connection_write(connection, prefix, piece, suffix);
     if (status < 0) return status;
-    return fl_connection_queued(connection) >= request->web->settings->write_buffer ? 1 : 0;
+    return fl_connection_queued(connection) >= request->thread->settings->write_buffer ? 1 : 0;
 }
 
 /* write(handle, piece) -> true | false (wait for the socket) | nil (the client has left)
@@ -391,14 +391,14 @@ static int write_stream(lua_State *L)
     fl_slice piece;
     piece.data = luaL_checklstring(L, 2, &piece.size);
     fl_state *state = fl_state_of(L);
-    fl_claim_take(&state->web->claim);
-    fl_request *request = fl_request_find(state->web, handle);
+    fl_claim_take(&state->thread->claim);
+    fl_request *request = fl_request_find(state->thread, handle);
     int status = UV_ECANCELED;
     if (request && request->streaming) {
-        fl_web_tick(state->web);
+        fl_thread_tick(state->thread);
         status = piece.size ? write_piece(request, piece) : 0;
     }
-    fl_claim_give(&state->web->claim);
+    fl_claim_give(&state->thread->claim);
     if (status < 0)
         lua_pushnil(L);
     else
@@ -411,14 +411,14 @@ static int drained(lua_State *L)
 {
     double handle = luaL_checknumber(L, 1), ticket = luaL_checknumber(L, 2);
     fl_state *state = fl_state_of(L);
-    fl_request *request = fl_request_find(state->web, handle);
+    fl_request *request = fl_request_find(state->thread, handle);
     bool wait = request && request->connection && fl_connection_queued(request->connection) > 0;
-    fl_claim_take(&state->web->claim);
+    fl_claim_take(&state->thread->claim);
     if (wait)
         request->drain_ticket = ticket;
     else
         fl_task_wake(state, ticket);
-    fl_claim_give(&state->web->claim);
+    fl_claim_give(&state->thread->claim);
     return 0;
 }
 
@@ -428,7 +428,7 @@ static int decode_json(lua_State *L)
     fl_slice text;
     text.data = luaL_checklstring(L, 1, &text.size);
     fl_state *state = fl_state_of(L);
-    const fl_settings *settings = state->web->settings;
+    const fl_settings *settings = state->thread->settings;
     int status = fl_json_decode(L, text, (unsigned)settings->json_depth, settings->json_nodes);
     lua_pushboolean(L, status == 0);
     lua_insert(L, -2);

@@ -114,7 +114,7 @@ TEST(requests_follow_each_other_on_a_connection)
         count++;
     }
     CHECK_EQUAL_INT(count, 4);
-    CHECK_EQUAL_INT(bare.web.free_request_count, 1); /* one served them all */
+    CHECK_EQUAL_INT(bare.web.thread.free_request_count, 1); /* one served them all */
     CHECK_EQUAL_INT(bare_web_close(&bare), 0);
 }
 

@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bare.settings.forwarded_allow_ips = list;
     bare.connection.peer_family = AF_INET;
     memcpy(bare.connection.peer_address, "\x7f\0\0\1", 4);
-    fl_request *request = fl_request_new(&bare.web, &bare.connection);
+    fl_request *request = fl_request_new(&bare.web.thread, &bare.connection);
     demand(request && list);
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
         give_field(request, &request->head, names[i], value);

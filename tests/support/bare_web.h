@@ -40,7 +40,7 @@ static inline fl_settings bare_web_settings(void)
 static inline void bare_web_open(fl_bare_web *bare)
 {
     *bare = (fl_bare_web){.settings = bare_web_settings()};
-    bare->web.settings = &bare->settings;
+    bare->web.thread.settings = &bare->settings;
     bare->connection.web = &bare->web;
     fl_http1_init(&bare->connection.http, &bare->connection);
 }
@@ -57,20 +57,11 @@ static inline void bare_web_let_go(fl_bare_web *bare)
 /* How many requests were still alive. */
 static inline unsigned bare_web_close(fl_bare_web *bare)
 {
-    fl_web *web = &bare->web;
+    fl_thread *thread = &bare->web.thread;
     if (bare->connection.request) bare_web_let_go(bare);
-    while (web->free_requests) {
-        fl_request *request = web->free_requests;
-        web->free_requests = request->next;
-        fl_buffer_close(&request->head);
-        fl_buffer_close(&request->body_kept);
-        fl_buffer_close(&request->trailers);
-        fl_buffer_close(&request->extra);
-        free(request);
-    }
-    fl_slots_close(&web->request_slots);
-    fl_buffer_close(&web->scratch);
-    return web->requests_alive;
+    fl_request_free_pooled(thread);
+    fl_buffer_close(&thread->scratch);
+    return thread->requests_alive;
 }
 
 /* Reads one message, or what there is of it; what was read is then in the request's own memory, as

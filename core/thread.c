@@ -1,0 +1,210 @@
+#include "thread.h"
+
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STACK_BYTES (8u << 20) /* C recursion under Lua is guarded by depth; leave it room */
+#define CLOSE_TURNS 2000       /* ms that ending ops may take when a thread closes */
+
+void fl_thread_tick(fl_thread *thread)
+{
+    thread->now = uv_hrtime();
+}
+
+const char *fl_thread_date(fl_thread *thread)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (now.tv_sec != thread->date_second) {
+        struct tm parts;
+        thread->date_second = now.tv_sec;
+        gmtime_r(&now.tv_sec, &parts);
+        (void)strftime(thread->date, sizeof(thread->date), "%a, %d %b %Y %H:%M:%S GMT", &parts);
+    }
+    return thread->date;
+}
+
+static void alarm_rings(uv_timer_t *alarm);
+
+/* One uv timer stands for the whole wheel; it is only moved when something fires earlier. */
+static void set_alarm(fl_thread *thread)
+{
+    uint64_t next = fl_wheel_next(&thread->wheel);
+    if (next == UINT64_MAX || next >= thread->alarm_at) return;
+    uint64_t now = uv_now(&thread->loop);
+    thread->alarm_at = next;
+    uv_timer_start(&thread->alarm, alarm_rings, next > now ? next - now : 0, 0);
+}
+
+static void alarm_rings(uv_timer_t *alarm)
+{
+    fl_thread *thread = alarm->data;
+    thread->alarm_at = UINT64_MAX;
+    fl_wheel_advance(&thread->wheel, uv_now(&thread->loop));
+    set_alarm(thread);
+}
+
+void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
+                              fl_deadline_callback callback)
+{
+    uint64_t at = uv_now(&thread->loop) + milliseconds;
+    fl_deadline_start(&thread->wheel, deadline, at, callback);
+    if (at < thread->alarm_at) set_alarm(thread);
+}
+
+static void idle_turn(uv_idle_t *idle)
+{
+    (void)idle; /* its being active is enough: the loop does not sleep */
+}
+
+void fl_thread_task_ready(fl_thread *thread)
+{
+    uv_idle_start(&thread->idle, idle_turn);
+}
+
+static void run_ready(fl_thread *thread)
+{
+    bool left = false;
+    if (!uv_is_active((uv_handle_t *)&thread->idle)) return;
+    fl_thread_tick(thread);
+    for (unsigned i = 0; i < thread->state_count; i++) {
+        if (!thread->states[i]) continue;
+        left |= fl_task_run_ready(thread->states[i]);
+        fl_state_safe_point(thread->states[i]);
+    }
+    if (!left) uv_idle_stop(&thread->idle);
+}
+
+static void tell_again(fl_deadline *deadline)
+{
+    (void)deadline; /* that the loop turned is enough */
+}
+
+static size_t lua_bytes(const fl_thread *thread)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < thread->state_count; i++)
+        if (thread->states[i]) bytes += thread->states[i]->memory.used;
+    return bytes;
+}
+
+static void note_turn(fl_thread *thread)
+{
+    uint64_t now = uv_hrtime() / 1000000;
+    uint64_t length = now > thread->turn_began ? now - thread->turn_began : 0;
+    if (length > thread->longest_turn) thread->longest_turn = length;
+    if (now - thread->lag_second < 1000) return;
+    atomic_store_explicit(&thread->metrics->loop_lag, thread->longest_turn * 1000000,
+                          memory_order_relaxed);
+    size_t bytes = lua_bytes(thread);
+    uint64_t told = atomic_load_explicit(&thread->metrics->lua_bytes, memory_order_relaxed);
+    atomic_store_explicit(&thread->metrics->lua_bytes, bytes, memory_order_relaxed);
+    if (thread->longest_turn || told != bytes) /* once more, should the loop fall idle now */
+        fl_thread_start_deadline(thread, &thread->tell_again, 1000, tell_again);
+    thread->longest_turn = 0;
+    thread->lag_second = now;
+}
+
+/* Before the loop sleeps: what timers made ready. */
+static void before_poll(uv_prepare_t *prepare)
+{
+    fl_thread *thread = prepare->data;
+    run_ready(thread);
+    note_turn(thread);
+}
+
+/* After the sockets' events: what they made ready. uv_now is when the poll returned. */
+static void after_poll(uv_check_t *check)
+{
+    fl_thread *thread = check->data;
+    run_ready(thread);
+    for (unsigned i = 0; i < thread->state_count; i++)
+        if (thread->states[i]) fl_state_safe_point(thread->states[i]);
+    thread->turn_began = uv_now(&thread->loop);
+}
+
+void fl_thread_begin(fl_thread *thread)
+{
+    atomic_store(&thread->tid, (int)syscall(SYS_gettid));
+    pthread_getcpuclockid(pthread_self(), &thread->cpu_clock);
+    uv_update_time(&thread->loop);
+    fl_wheel_init(&thread->wheel, uv_now(&thread->loop));
+    thread->turn_began = thread->lag_second = uv_now(&thread->loop);
+    fl_thread_tick(thread);
+}
+
+static bool has_ops(const fl_thread *thread)
+{
+    for (unsigned i = 0; i < thread->state_count; i++)
+        if (thread->states[i] && thread->states[i]->ops) return true;
+    return false;
+}
+
+static void close_states(fl_thread *thread)
+{
+    for (unsigned i = 0; i < thread->state_count; i++)
+        if (thread->states[i]) fl_op_cancel_all(thread->states[i]);
+    uint64_t until = uv_hrtime() / 1000000 + CLOSE_TURNS;
+    while (has_ops(thread) && uv_hrtime() / 1000000 < until) uv_run(&thread->loop, UV_RUN_ONCE);
+    for (unsigned i = 0; i < thread->state_count; i++) {
+        if (thread->states[i]) fl_state_free(thread->states[i]);
+        thread->states[i] = NULL;
+    }
+}
+
+static void close_walked(uv_handle_t *handle, void *data)
+{
+    (void)data;
+    if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+void fl_thread_end_loop(fl_thread *thread)
+{
+    close_states(thread);
+    fl_mailbox_close(thread->mailbox);
+    uv_walk(&thread->loop, close_walked, NULL);
+    uv_run(&thread->loop, UV_RUN_DEFAULT);
+}
+
+int fl_thread_init(fl_thread *thread, void *owner)
+{
+    int status = uv_loop_init(&thread->loop);
+    if (status < 0) return status;
+    thread->alarm_at = UINT64_MAX;
+    uv_timer_init(&thread->loop, &thread->alarm);
+    uv_prepare_init(&thread->loop, &thread->prepare);
+    uv_check_init(&thread->loop, &thread->check);
+    uv_idle_init(&thread->loop, &thread->idle);
+    thread->alarm.data = thread->prepare.data = thread->check.data = thread->idle.data = thread;
+    uv_prepare_start(&thread->prepare, before_poll);
+    uv_check_start(&thread->check, after_poll);
+    status = fl_mailbox_new(&thread->mailbox, &thread->loop, owner);
+    if (status == 0) fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
+    return status;
+}
+
+int fl_thread_start(fl_thread *thread, void *(*run)(void *data), void *data)
+{
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int error = pthread_create(&thread->id, &attributes, run, data);
+    pthread_attr_destroy(&attributes);
+    return -error;
+}
+
+void fl_thread_join(fl_thread *thread)
+{
+    pthread_join(thread->id, NULL);
+}
+
+void fl_thread_close(fl_thread *thread)
+{
+    uv_loop_close(&thread->loop);
+    fl_mailbox_release(thread->mailbox);
+    fl_request_free_pooled(thread);
+    fl_buffer_close(&thread->out);
+    fl_buffer_close(&thread->scratch);
+    free(thread->states);
+}

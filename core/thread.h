@@ -1,0 +1,99 @@
+/* thread: what every thread that runs Lua has: a loop, a claim, a mailbox, timers, Lua states, and
+ * the requests and tasks that run in them. A web thread adds connections (web.h), a pool's thread
+ * jobs (pool.h).
+ *
+ * Owner: whoever embeds it. Everything in it is touched by its own thread only, except what is
+ * atomic, the mailbox, and, once the thread is retired, by whoever took it over. Nothing of it
+ * lives in statics or thread-locals. */
+#ifndef FL_THREAD_H
+#define FL_THREAD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "buffer.h"
+#include "claim.h"
+#include "deadline.h"
+#include "ledger.h"
+#include "log.h"
+#include "mailbox.h"
+#include "metrics.h"
+#include "request.h"
+#include "router.h"
+#include "settings.h"
+#include "slots.h"
+#include "state.h"
+
+typedef struct fl_server fl_server;
+typedef struct fl_thread fl_thread;
+
+struct fl_thread {
+    unsigned number; /* from 0: its row of the metrics, its part of the ledger */
+    fl_server *server;
+    const fl_settings *settings;
+    fl_log *log;
+    fl_thread_metrics *metrics;
+    fl_metrics *all_metrics;
+    fl_ledger *ledger;
+    fl_ledger_slot *slots; /* this thread's part of the ledger */
+    uint32_t slot_count;
+    fl_claim claim;
+    pthread_t id;
+    clockid_t cpu_clock;
+    _Atomic int tid;
+    _Atomic uint64_t stuck_after, blocked_after; /* ns, of the turn that runs; 0: never */
+    _Atomic uint32_t running; /* 1 + slot of the request whose Lua runs; 0: none */
+    fl_mailbox *mailbox;
+
+    uv_loop_t loop;
+    uv_timer_t alarm; /* rings for the wheel */
+    uint64_t alarm_at;
+    uv_prepare_t prepare;
+    uv_check_t check;
+    uv_idle_t idle; /* active while tasks are ready: keeps the loop from sleeping */
+    fl_wheel wheel;
+    uint64_t now;        /* ns, taken when a batch is read or written */
+    uint64_t turn_began; /* ms; the loop's turn whose length is being taken */
+    uint64_t longest_turn, lag_second;
+    fl_deadline tell_again; /* the gauges of a loop that has fallen idle */
+
+    fl_state **states; /* one per app, in the server's order; NULL: not made yet */
+    unsigned state_count;
+    unsigned starting; /* start hooks still running: nothing counts as stuck meanwhile */
+    bool draining;     /* somebody waits until requests and tasks have ended */
+    void (*ended)(fl_thread *thread); /* while draining, whenever one of them has */
+
+    fl_slots request_slots;
+    fl_request *free_requests;
+    unsigned free_request_count, requests_alive;
+    bool timing; /* somebody looks at durations: access log or metrics */
+    uint64_t next_number;
+
+    fl_buffer out;     /* the answers of the present batch */
+    fl_buffer scratch; /* decoded path of the present match */
+    fl_match match;
+    char date[30]; /* "Sun, 06 Nov 1994 08:49:37 GMT" */
+    int64_t date_second;
+};
+
+/* *boot*: the loop with its handles and the mailbox, whose messages get `owner`; the fields up to
+ * the claim are the caller's to set before. 0 or a negative uv code. */
+int fl_thread_init(fl_thread *thread, void *owner);
+/* Starts run(data) on a thread of its own, with the stack that Lua needs. */
+int fl_thread_start(fl_thread *thread, void *(*run)(void *data), void *data);
+void fl_thread_join(fl_thread *thread);
+void fl_thread_close(fl_thread *thread); /* after the loop's handles are closed */
+
+/* *loop*. */
+void fl_thread_begin(fl_thread *thread);    /* first thing in `run` */
+void fl_thread_end_loop(fl_thread *thread); /* closes states, mailbox and all handles */
+void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
+                              fl_deadline_callback callback); /* from now */
+void fl_thread_task_ready(fl_thread *thread);                 /* something is in a run queue */
+const char *fl_thread_date(fl_thread *thread);
+void fl_thread_tick(fl_thread *thread); /* now = the clock */
+
+#endif
