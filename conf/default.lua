@@ -29,6 +29,11 @@ return {
   workers = 1, -- server processes; also read from WEB_CONCURRENCY
   threads = 0, -- web threads per server process; 0 is one per usable CPU
   cpu_states = 0, -- Lua states for computing per server process; 0 is one per usable CPU
+  blocking_threads = 40, -- threads for calls that block per server process, at most
+  pool_queue = 1000, -- jobs that may wait in a pool; one more is refused with 503
+  pool_timeout = "30s", -- time that a job may run; 0 is for ever
+  pool_idle = "30s", -- after which a thread for calls that block ends
+  retire_rate = 60, -- threads replaced in a minute, per pool, whose job could not be stopped
   file_threads = 4, -- threads for files and name look-ups per server process
   user = "", -- user to become after binding
   group = "", -- group to become after binding

@@ -3,10 +3,10 @@
  * read ahead. */
 #include "connection.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <lauxlib.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "handler.h"
@@ -110,6 +110,7 @@ void fl_connection_close(fl_connection *connection)
         fl_request_hold(request);
         if (request->dispatched && !request->ended) fl_handler_client_left(request);
         detach_request(connection);
+        fl_handler_detached(request);
         fl_request_release(request);
     }
     release_unwritten(connection);
@@ -359,6 +360,7 @@ static void body_arrived(fl_connection *connection, fl_request *request)
         fl_task_wake(request->state, request->body_ticket);
         request->body_ticket = 0;
     }
+    if (request->complete) fl_handler_body_complete(request);
     if (request->body_use == FL_BODY_DISCARD && request->body_size > LINGER_BYTES &&
         !request->complete) {
         connection->close_after = true;
@@ -580,36 +582,6 @@ static void expired(fl_deadline *deadline)
     }
 }
 
-static void note_peer(fl_connection *connection, int fd)
-{
-    struct sockaddr_storage address;
-    socklen_t size = sizeof(address);
-    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0) return;
-    connection->peer_family = (uint8_t)address.ss_family;
-    if (address.ss_family == AF_INET) {
-        const struct sockaddr_in *in4 = (const struct sockaddr_in *)&address;
-        memcpy(connection->peer_address, &in4->sin_addr, 4);
-        connection->peer_port = ntohs(in4->sin_port);
-    } else if (address.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
-        memcpy(connection->peer_address, &in6->sin6_addr, 16);
-        connection->peer_port = ntohs(in6->sin6_port);
-        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) { /* a dual-stack socket's IPv4 */
-            connection->peer_family = AF_INET;
-            memcpy(connection->peer_address, in6->sin6_addr.s6_addr + 12, 4);
-        }
-    }
-}
-
-void fl_connection_peer(const fl_connection *connection, char text[64])
-{
-    text[0] = '\0';
-    if (connection->peer_family == AF_INET || connection->peer_family == AF_INET6)
-        inet_ntop(connection->peer_family, connection->peer_address, text, 64);
-    else
-        memcpy(text, "unix", 5);
-}
-
 static int open_socket(fl_connection *connection, int fd)
 {
     int status = uv_tcp_init(&connection->web->thread.loop, connection->socket);
@@ -625,9 +597,9 @@ void fl_connection_open(fl_web *web, int fd)
     if (!connection || !socket) goto fail;
     connection->web = web;
     connection->socket = socket;
-    note_peer(connection, fd);
+    connection->peer = fl_peer_of(fd);
     if (open_socket(connection, fd) < 0) goto fail;
-    if (connection->peer_family != AF_UNIX) uv_tcp_nodelay(socket, 1);
+    if (connection->peer.family != AF_UNIX) uv_tcp_nodelay(socket, 1);
     fl_http1_init(&connection->http, connection);
     connection->next = web->connections;
     if (connection->next) connection->next->link = &connection->next;

@@ -8,7 +8,6 @@
 #ifndef FL_CONNECTION_H
 #define FL_CONNECTION_H
 
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -16,6 +15,7 @@
 #include "buffer.h"
 #include "deadline.h"
 #include "http1.h"
+#include "peer.h"
 #include "request.h"
 
 typedef struct fl_web fl_web;
@@ -51,9 +51,7 @@ struct fl_connection {
     fl_connection_phase phase;
     bool reading, half_closed, close_after, processing;
     bool in_head; /* the deadline of a head in the making runs */
-    uint16_t peer_port;
-    uint8_t peer_family;
-    uint8_t peer_address[16];
+    fl_peer peer;
 };
 
 /* Takes the descriptor over, also on failure. */
@@ -75,6 +73,5 @@ size_t fl_connection_queued(const fl_connection *connection);
 
 void fl_connection_want_body(fl_connection *connection); /* sends 100 Continue, reads on */
 bool fl_connection_is_idle(const fl_connection *connection);
-void fl_connection_peer(const fl_connection *connection, char text[64]); /* address without port */
 
 #endif

@@ -14,6 +14,7 @@
 #define FL_WHEEL_SLOTS 64
 
 typedef struct fl_deadline fl_deadline;
+typedef struct fl_state fl_state;
 typedef void (*fl_deadline_callback)(fl_deadline *deadline);
 
 struct fl_deadline {
@@ -21,6 +22,7 @@ struct fl_deadline {
     fl_deadline **link; /* what points at this one; NULL when not started */
     uint64_t at;
     fl_deadline_callback callback;
+    fl_state *state; /* whose it is: left behind with a state that is given up; NULL: nobody's */
 };
 
 typedef struct fl_wheel {

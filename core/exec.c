@@ -22,10 +22,11 @@ enum { INPUT, OUTPUT, ERRORS, PIPES };
 struct fl_exec {
     _Atomic unsigned references;
     fl_server *server;
-    fl_mailbox *reply; /* held while it runs */
+    fl_address *reply; /* held while it runs */
     void (*ended)(void *data);
     void *data;
-    fl_message message; /* to the server, then back */
+    fl_message message; /* to the server */
+    fl_letter letter;   /* back */
     fl_message cancel;
     fl_exec_program program; /* its slices lie in `text` */
     char *text;
@@ -50,29 +51,34 @@ static fl_exec *exec_of_cancel(fl_message *cancel)
     return (fl_exec *)((char *)cancel - offsetof(fl_exec, cancel));
 }
 
-/* back to the web thread */
+/* back to the state */
 
-static void deliver_reply(fl_message *message, void *owner)
+static fl_exec *exec_of_letter(fl_letter *letter)
 {
-    (void)owner;
-    fl_exec *exec = exec_of_message(message);
+    return (fl_exec *)((char *)letter - offsetof(fl_exec, letter));
+}
+
+static void deliver_reply(fl_letter *letter, fl_state *state)
+{
+    (void)state;
+    fl_exec *exec = exec_of_letter(letter);
     exec->ended(exec->data);
     fl_exec_release(exec);
 }
 
-static void drop_reply(fl_message *message)
+static void drop_reply(fl_letter *letter)
 {
-    fl_exec_release(exec_of_message(message));
+    fl_exec_release(exec_of_letter(letter));
 }
 
 /* Nothing may touch `exec` after this. */
 static void reply(fl_exec *exec)
 {
-    fl_mailbox *mailbox = exec->reply;
+    fl_address *address = exec->reply;
     exec->reply = NULL;
-    exec->message = (fl_message){.deliver = deliver_reply, .drop = drop_reply};
-    if (fl_mailbox_post(mailbox, &exec->message) < 0) fl_exec_release(exec);
-    fl_mailbox_release(mailbox);
+    exec->letter = (fl_letter){.deliver = deliver_reply, .drop = drop_reply};
+    if (fl_address_post(address, &exec->letter) < 0) fl_exec_release(exec);
+    fl_address_release(address);
 }
 
 /* the end of a run */
@@ -381,7 +387,7 @@ int fl_exec_new(fl_exec **out, const fl_exec_program *program)
     return 0;
 }
 
-int fl_exec_start(fl_exec *exec, fl_server *server, fl_mailbox *reply_to, void (*ended)(void *data),
+int fl_exec_start(fl_exec *exec, fl_server *server, fl_address *reply_to, void (*ended)(void *data),
                   void *data)
 {
     exec->server = server;
@@ -389,11 +395,11 @@ int fl_exec_start(fl_exec *exec, fl_server *server, fl_mailbox *reply_to, void (
     exec->ended = ended;
     exec->data = data;
     exec->message = (fl_message){.deliver = deliver_start, .drop = drop_start};
-    fl_mailbox_hold(reply_to);
+    fl_address_hold(reply_to);
     atomic_fetch_add(&exec->references, 1);
     int status = fl_mailbox_post(fl_server_mailbox(server), &exec->message);
     if (status == 0) return 0;
-    fl_mailbox_release(reply_to);
+    fl_address_release(reply_to);
     fl_exec_release(exec);
     return status;
 }

@@ -1,9 +1,9 @@
-/* exec: a program run on the housekeeping loop for a web thread.
+/* exec: a program run on the housekeeping loop for a Lua state.
  *
- * The web thread makes an fl_exec and starts it, which posts it to the server; when the program has
- * ended, `ended` is called on the web thread, unless that has closed. Reference-counted: the maker
- * holds one until fl_exec_release, the run another one. Between start and `ended` the housekeeping
- * loop owns everything in it; the maker may only cancel and release.
+ * The state's thread makes an fl_exec and starts it, which posts it to the server; when the program
+ * has ended, `ended` is called on the thread that runs the state, unless the state has gone.
+ * Reference-counted: the maker holds one until fl_exec_release, the run another one. Between start
+ * and `ended` the housekeeping loop owns everything in it; the maker may only cancel and release.
  *
  * The program gets a process group of its own, which SIGTERM and a second later SIGKILL end on
  * time-out and cancelling. It has ended when it has exited and its outputs are closed. */
@@ -13,8 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "address.h"
 #include "buffer.h"
-#include "mailbox.h"
 #include "slice.h"
 
 typedef struct fl_server fl_server;
@@ -41,12 +41,12 @@ typedef struct fl_exec fl_exec;
 /* Copies the program. 0 or UV_ENOMEM. *any* */
 int fl_exec_new(fl_exec **out, const fl_exec_program *program);
 
-/* *loop* of the web thread that `reply` belongs to. 0: `ended` will be called, after which the
- * result stays as it is. Or a negative uv code, when the server has closed. */
-int fl_exec_start(fl_exec *exec, fl_server *server, fl_mailbox *reply, void (*ended)(void *data),
+/* *loop* of the thread of the state that `reply` leads to. 0: `ended` will be called, after which
+ * the result stays as it is. Or a negative uv code, when the server has closed. */
+int fl_exec_start(fl_exec *exec, fl_server *server, fl_address *reply, void (*ended)(void *data),
                   void *data);
 
-/* *loop* of that web thread, at most once, before `ended`. */
+/* *loop* of that thread, at most once, before `ended`. */
 void fl_exec_cancel(fl_exec *exec);
 
 const fl_exec_result *fl_exec_result_of(const fl_exec *exec); /* after `ended` */

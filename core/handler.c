@@ -4,7 +4,9 @@
 #include <llhttp.h>
 
 #include "connection.h"
+#include "pool_thread.h"
 #include "proxy.h"
+#include "remote.h"
 #include "response.h"
 #include "server.h"
 #include "web.h"
@@ -39,10 +41,13 @@ static void account(fl_request *request)
     fl_log_access(thread->log, &access);
 }
 
-/* The response is complete: in thread->out, queued, or given up. */
-static void end_request(fl_request *request)
+void fl_handler_end(fl_request *request)
 {
     if (request->ended) return;
+    if (request->job) {
+        fl_pool_thread_answered(request);
+        return;
+    }
     account(request);
     fl_request_end(request);
     if (request->connection) {
@@ -52,12 +57,18 @@ static void end_request(fl_request *request)
     }
 }
 
-static void answer_error(fl_request *request, int status)
+/* Somebody may get its answer: the client, or the web thread that sent it here. */
+static bool has_client(const fl_request *request)
+{
+    return request->connection || request->job;
+}
+
+void fl_handler_fail(fl_request *request, int status)
 {
     fl_slice lines = status == 503 ? RETRY_LINE : (fl_slice){0};
-    if (request->connection && !request->answered)
+    if (has_client(request) && !request->answered)
         fl_response_error(request, status, (fl_slice){0}, lines);
-    end_request(request);
+    fl_handler_end(request);
 }
 
 static void end_of_stream(fl_request *request)
@@ -67,7 +78,7 @@ static void end_of_stream(fl_request *request)
         fl_connection_write(connection, FL_SLICE("0\r\n\r\n"), (fl_slice){0}, (fl_slice){0}) < 0)
         fl_connection_close(connection);
     else
-        end_request(request);
+        fl_handler_end(request);
 }
 
 /* Cut without the last chunk, so that the client sees it is not all (RFC 9112 section 8). */
@@ -76,7 +87,7 @@ static void cut_stream(fl_request *request)
     request->keep_alive = false;
     fl_request_hold(request);
     if (request->connection) fl_connection_close(request->connection);
-    end_request(request);
+    fl_handler_end(request);
     fl_request_release(request);
 }
 
@@ -92,7 +103,7 @@ static void stream_ended(fl_task *task, int status, int results)
     else if (request->connection)
         cut_stream(request);
     else
-        end_request(request);
+        fl_handler_end(request);
 }
 
 /* The function of fl.stream runs in a task of its own, after what its handler answered. */
@@ -117,7 +128,7 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
     size_t out = request->thread->out.size;
     int kind = fl_response_from_lua(request, task->co, results);
     if (kind == 0) {
-        end_request(request);
+        fl_handler_end(request);
     } else if (kind == 1) {
         fl_connection *connection = request->connection;
         if (!connection->processing) fl_connection_flush(connection); /* the head goes first */
@@ -126,7 +137,7 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
         request->thread->out.size = out;
         request->answered = false;
         fl_task_log_error(task, "unhandled error: the handler's answer cannot be sent");
-        answer_error(request, 500);
+        fl_handler_fail(request, 500);
     }
 }
 
@@ -148,12 +159,12 @@ static void answer_raised(fl_request *request, fl_task *task)
     if (fl_response_is_error(task->co, -1)) {
         answer_returned(request, task, 1);
     } else if (task->cancelled && request->timed_out) {
-        answer_error(request, 504);
+        fl_handler_fail(request, 504);
     } else if (task->cancelled) {
-        answer_error(request, 503);
+        fl_handler_fail(request, 503);
     } else {
         fl_task_log_error(task, "unhandled error");
-        answer_error(request, status_of_error(task->co));
+        fl_handler_fail(request, status_of_error(task->co));
     }
 }
 
@@ -161,11 +172,11 @@ static void handler_ended(fl_task *task, int status, int results)
 {
     fl_request *request = task->request;
     if (request->ended || request->answered) return; /* a timeout's answer was quicker */
-    if (!request->connection) {
+    if (!has_client(request)) {
         if (status != 0 && !fl_task_was_cancelled(task) && !fl_response_is_error(task->co, -1))
             fl_task_log_error(task, "unhandled error");
         request->status = 499; /* nobody to tell */
-        end_request(request);
+        fl_handler_end(request);
     } else if (status == 0) {
         answer_returned(request, task, results);
     } else {
@@ -180,23 +191,28 @@ static uint64_t timeout_of(const fl_request *request)
     return request->thread->settings->handler_timeout / 1000000;
 }
 
+static void start_timeout(fl_request *request)
+{
+    uint64_t timeout = timeout_of(request);
+    if (!timeout || fl_deadline_started(&request->deadline)) return;
+    request->deadline.state = request->state;
+    fl_thread_start_deadline(request->thread, &request->deadline, timeout, timed_out);
+}
+
 /* Runs a task whose function and `arguments` are pushed; what suspends gets its deadline. */
 static void run(fl_request *request, fl_task *task, int arguments)
 {
     fl_request_hold(request);
     fl_task_run(task, arguments);
-    uint64_t timeout = timeout_of(request);
-    if (!request->ended && !request->answered && timeout &&
-        !fl_deadline_started(&request->deadline))
-        fl_thread_start_deadline(request->thread, &request->deadline, timeout, timed_out);
+    if (!request->job && !request->ended && !request->answered) start_timeout(request);
     fl_request_release(request);
 }
 
-static void run_handler(fl_request *request)
+void fl_handler_run(fl_request *request)
 {
     fl_task *task = fl_task_new(request->state, request, handler_ended);
     if (!task) {
-        answer_error(request, 503);
+        fl_handler_fail(request, 503);
         return;
     }
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, request->route->handler);
@@ -211,14 +227,16 @@ static void timed_out(fl_deadline *deadline)
     fl_request *request = (fl_request *)((char *)deadline - offsetof(fl_request, deadline));
     if (request->ended || request->streaming) return;
     fl_thread_tick(request->thread);
-    if (!request->timed_out) {
+    if (request->away) {
+        fl_remote_give_up(request, "timeout");
+    } else if (!request->timed_out) {
         request->timed_out = true;
         fl_task_cancel_list(request->tasks, "timeout");
         fl_thread_start_deadline(request->thread, deadline, GRACE_MS, timed_out);
         return;
     }
     fl_request_hold(request);
-    answer_error(request, 504);
+    fl_handler_fail(request, 504);
     fl_request_release(request);
 }
 
@@ -280,7 +298,7 @@ static void run_fallback(fl_request *request, const fl_refusal *refusal)
     fl_state *state = request->state;
     fl_task *task = fl_task_new(state, request, handler_ended);
     if (!task) {
-        answer_error(request, 503);
+        fl_handler_fail(request, 503);
         return;
     }
     lua_State *co = task->co;
@@ -321,7 +339,7 @@ static void answer_bad_param(fl_request *request)
     if (fl_response_from_lua(request, L, 1) < 0)
         fl_response_error(request, 422, (fl_slice){0}, (fl_slice){0});
     lua_settop(L, top);
-    end_request(request);
+    fl_handler_end(request);
 }
 
 void fl_handler_refuse(fl_request *request, int status)
@@ -344,7 +362,7 @@ void fl_handler_refuse(fl_request *request, int status)
         return;
     }
     fl_response_error(request, refusal.status, (fl_slice){0}, refusal.lines);
-    end_request(request);
+    fl_handler_end(request);
 }
 
 static bool too_many(fl_thread *thread)
@@ -352,6 +370,24 @@ static bool too_many(fl_thread *thread)
     uint64_t limit = thread->settings->limit_requests;
     if (!limit) return false;
     return fl_server_in_flight(thread->server) > limit;
+}
+
+/* Request and answer cross as bytes, as a whole. */
+static void run_in_pool(fl_request *request)
+{
+    start_timeout(request);
+    if (request->complete) {
+        fl_remote_submit(request);
+        return;
+    }
+    request->body_use = FL_BODY_WHOLE;
+    fl_connection_want_body(request->connection);
+}
+
+void fl_handler_body_complete(fl_request *request)
+{
+    if (!request->ended && !request->away && request->route && request->route->pool)
+        fl_remote_submit(request);
 }
 
 void fl_handler_dispatch(fl_request *request)
@@ -362,11 +398,13 @@ void fl_handler_dispatch(fl_request *request)
     fl_metric_add(&thread->metrics->in_flight, 1);
     if (fl_web_overloaded(request->connection->web) || too_many(thread)) {
         fl_metric_add(&thread->metrics->shed, 1);
-        answer_error(request, 503);
+        fl_handler_fail(request, 503);
     } else if (request->refused) {
         fl_handler_refuse(request, request->refused);
+    } else if (request->route->pool) {
+        run_in_pool(request);
     } else {
-        run_handler(request);
+        fl_handler_run(request);
     }
 }
 
@@ -377,6 +415,13 @@ void fl_handler_client_left(fl_request *request)
     if (state && request->drain_ticket != 0) fl_task_wake(state, request->drain_ticket);
     if (state && request->body_ticket != 0) fl_task_wake(state, request->body_ticket);
     request->drain_ticket = request->body_ticket = 0;
+    if (request->away && request->route->cancel) fl_remote_give_up(request, "client left");
     if (request->streaming || (request->route && request->route->cancel))
         fl_task_cancel_list(request->tasks, "client left");
+}
+
+void fl_handler_detached(fl_request *request)
+{
+    if (request->gone && !request->ended && !request->tasks && !request->away)
+        fl_handler_end(request);
 }

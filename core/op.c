@@ -14,24 +14,36 @@ static fl_op *check_op(lua_State *L, int index)
     return luaL_checkudata(L, index, METATABLE);
 }
 
-fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind)
+fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind)
 {
     fl_state *state = fl_state_of(L);
     if (!state) luaL_error(L, "%s: nothing can wait here", kind->name);
     fl_op *op = lua_newuserdata(L, size);
     memset(op, 0, size);
-    op->done = true; /* nothing to close should the next line raise */
-    luaL_getmetatable(L, METATABLE);
-    lua_setmetatable(L, -2);
-    lua_pushvalue(L, -1);
-    op->anchor = luaL_ref(L, LUA_REGISTRYINDEX);
     op->kind = kind;
     op->state = state;
+    op->done = true;
+    luaL_getmetatable(L, METATABLE);
+    lua_setmetatable(L, -2);
+    return op;
+}
+
+void fl_op_begin(lua_State *L, fl_op *op)
+{
+    fl_state *state = op->state;
+    lua_pushvalue(L, -1);
+    op->anchor = luaL_ref(L, LUA_REGISTRYINDEX);
     op->done = false;
     op->next = state->ops;
     if (op->next) op->next->link = &op->next;
     op->link = &state->ops;
     state->ops = op;
+}
+
+fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind)
+{
+    fl_op *op = fl_op_prepare(L, size, kind);
+    fl_op_begin(L, op);
     return op;
 }
 

@@ -41,6 +41,10 @@ struct fl_op {
 
 /* Pushes a new zeroed op of `size` bytes, pending and anchored.  [-0, +1, e] */
 fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind);
+/* The same in two steps: until it has begun, the collector closes it should anything raise.
+ * prepare: [-0, +1, e]; begin, with the op on top: [-0, +0, m] */
+fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind);
+void fl_op_begin(lua_State *L, fl_op *op);
 void fl_op_done(fl_op *op);
 
 /* Registers op_done, op_wait, op_take, op_cancel in the table on top.  [-0, +0, e] */

@@ -59,10 +59,9 @@ bool fl_proxy_trusts(const char *list, int family, const uint8_t address[16])
 static bool is_trusted(const fl_request *request)
 {
     const fl_settings *settings = request->thread->settings;
-    const fl_connection *connection = request->connection;
-    return settings->proxy_headers && connection &&
-           fl_proxy_trusts(settings->forwarded_allow_ips, connection->peer_family,
-                           connection->peer_address);
+    const fl_peer *peer = &request->peer;
+    return settings->proxy_headers && peer->family &&
+           fl_proxy_trusts(settings->forwarded_allow_ips, peer->family, peer->address);
 }
 
 /* The value of the last field of that name above `*line`, which it moves there; data NULL: none.
@@ -113,7 +112,7 @@ static bool parse_address(fl_slice text, int *family, uint8_t address[16])
  * anybody may have written. */
 fl_slice fl_proxy_client(const fl_request *request, char address[64])
 {
-    fl_connection_peer(request->connection, address);
+    fl_peer_text(&request->peer, address);
     fl_slice client = fl_slice_from_string(address);
     if (!is_trusted(request)) return client;
     const char *trusted = request->thread->settings->forwarded_allow_ips;

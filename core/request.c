@@ -7,6 +7,8 @@
 
 #include "connection.h"
 #include "proxy.h"
+#include "router_path.h"
+#include "server.h"
 #include "web.h"
 
 #define KEEP_BYTES 4096 /* of a pooled request's buffers */
@@ -52,6 +54,7 @@ fl_request *fl_request_new(fl_thread *thread, fl_connection *connection)
         return NULL;
     }
     request->connection = connection;
+    if (connection) request->peer = connection->peer;
     request->started = thread->now;
     request->number = (uint64_t)thread->number << 48 | ++thread->next_number;
     request->max_body = thread->settings->max_body;
@@ -136,6 +139,28 @@ bool fl_request_keep(fl_request *request)
     return !request->body_kept.failed;
 }
 
+void fl_request_copy_head(fl_request *to, const fl_request *from)
+{
+    to->number = from->number;
+    to->peer = from->peer;
+    to->head_size = to->head_available = from->head_size;
+    to->method_gap = from->method_gap;
+    to->target_size = from->target_size;
+    to->path = from->path;
+    to->path_size = from->path_size;
+    to->query = from->query;
+    to->query_size = from->query_size;
+    to->method = from->method;
+    to->minor = from->minor;
+    to->header_count = from->header_count;
+    to->content_length = from->content_length;
+    to->chunked = from->chunked;
+    to->has_length = from->has_length;
+    to->keep_alive = from->keep_alive;
+    to->is_head = from->is_head;
+    memcpy(to->headers, from->headers, from->header_count * sizeof(*to->headers));
+}
+
 void fl_request_forget(fl_request *request)
 {
     request->base = "";
@@ -204,6 +229,51 @@ static void take_route(fl_request *request, const fl_route *route)
         fl_ledger_note_route(&thread->slots[request->slot], route->ledger);
 }
 
+static bool has_prefix(fl_slice path, fl_slice prefix, fl_slice *rest)
+{
+    size_t size = prefix.size;
+    if (path.size < size || (size && memcmp(path.data, prefix.data, size) != 0)) return false;
+    if (path.size > size && path.data[size] != '/') return false;
+    *rest = fl_slice_of(path.data + size, path.size - size);
+    return true;
+}
+
+/* The path with its dot segments resolved and its escapes in one form, in the scratch buffer; room
+ * is made so that what the router appends does not move it. */
+static fl_slice resolve(fl_thread *thread, fl_slice path)
+{
+    fl_router_path split;
+    thread->scratch.size = 0;
+    if (!fl_buffer_room(&thread->scratch, 8 * path.size + 64)) return path;
+    if (fl_router_path_split(&split, path, &thread->scratch) != FL_ROUTE_FOUND) return path;
+    fl_slice resolved = fl_router_path_write(&split, path.size, &thread->scratch);
+    return resolved.size ? resolved : path;
+}
+
+static bool is_plain(fl_slice path)
+{
+    for (size_t i = 0; i < path.size; i++)
+        if (path.data[i] == '%' ||
+            (path.data[i] == '/' && i + 1 < path.size && path.data[i + 1] == '.'))
+            return false;
+    return true;
+}
+
+/* The app under whose prefix the path lies, and the rest of the path; NULL: none. */
+static fl_state *mount(const fl_request *request, fl_slice *rest)
+{
+    fl_thread *thread = request->thread;
+    fl_slice path = fl_request_path(request);
+    thread->scratch.size = 0;
+    if (thread->state_count && fl_server_app(thread->server, 0)->prefix[0] && !is_plain(path))
+        path = resolve(thread, path);
+    if (request->state)
+        return has_prefix(path, request->state->prefix, rest) ? request->state : NULL;
+    for (unsigned i = 0; i < thread->state_count; i++) /* longest prefix first */
+        if (has_prefix(path, thread->states[i]->prefix, rest)) return thread->states[i];
+    return NULL;
+}
+
 /* Statuses of an answer that no route gives. */
 static int status_of(fl_route_result result, uint8_t method)
 {
@@ -223,8 +293,7 @@ void fl_request_route(fl_request *request)
     fl_thread *thread = request->thread;
     fl_slice rest;
     bool asterisk = request->method == HTTP_OPTIONS && request->base[0] == '*';
-    request->state =
-        asterisk ? NULL : fl_web_mount(request->connection->web, fl_request_path(request), &rest);
+    request->state = asterisk ? NULL : mount(request, &rest);
     if (asterisk) {
         request->refused = 204;
     } else if (!request->state) {

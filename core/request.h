@@ -15,10 +15,12 @@
 
 #include "buffer.h"
 #include "deadline.h"
+#include "peer.h"
 #include "slice.h"
 #include "state.h"
 
 typedef struct fl_connection fl_connection;
+typedef struct fl_job fl_job;
 
 typedef struct fl_header {
     uint16_t name, name_size, value, value_size; /* offsets from the head's base */
@@ -34,6 +36,9 @@ struct fl_request {
     const fl_route *route;     /* NULL: none fits */
     uint32_t slot;             /* in thread->request_slots, and in the ledger */
     unsigned holds;
+    fl_job *away; /* its handler runs in a pool */
+    fl_job *job;  /* in a pool's thread: what it stands for */
+    fl_peer peer;
     uint64_t number;  /* of the request id */
     uint64_t started; /* ns */
 
@@ -87,8 +92,13 @@ fl_request *fl_request_new(fl_thread *thread,
 void fl_request_hold(fl_request *request);
 void fl_request_release(fl_request *request);
 
-/* *loop*, the head is complete: finds app, state and route; sets max_body and perhaps `refused`. */
+/* *loop*, the head is complete: finds app, state (unless it has one) and route; sets max_body and
+ * perhaps `refused`. */
 void fl_request_route(fl_request *request);
+
+/* Copies method, target, header fields and the like: what is plain. `to` has room for the fields;
+ * its base is to be set. */
+void fl_request_copy_head(fl_request *to, const fl_request *from);
 
 /* Copies what still lies in the thread's read buffer. false: no memory. */
 bool fl_request_keep(fl_request *request);

@@ -6,6 +6,7 @@
 
 #include "connection.h"
 #include "json.h"
+#include "remote.h"
 #include "web.h"
 
 #define RESPONSE "fasterlua.response"
@@ -205,6 +206,10 @@ static bool has_no_body(int status)
 
 void fl_response_send(fl_request *request, int status, fl_slice type, fl_slice lines, fl_slice body)
 {
+    if (request->job) {
+        fl_remote_answer(request, status, type, lines, body);
+        return;
+    }
     if (has_no_body(status)) {
         fl_response_head(request, status, (fl_slice){0}, FL_LENGTH_NONE, lines);
         return;
@@ -405,6 +410,10 @@ static int send_value(fl_request *request, lua_State *co, const fl_answer *answe
 
 static int start_stream(fl_request *request, lua_State *co, const fl_answer *answer, fl_slice lines)
 {
+    if (request->job) {
+        lua_pushliteral(co, "a route with run_in cannot stream: its answer crosses as a whole");
+        return UV_EINVAL;
+    }
     fl_slice type = answer->type.size ? answer->type : FL_SLICE("application/octet-stream");
     fl_response_head(request, answer->status, type, FL_LENGTH_STREAM, lines);
     if (request->is_head) return 0;

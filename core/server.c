@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +15,13 @@
 
 #include "admin.h"
 #include "control.h"
+#include "cpus.h"
 #include "exec.h"
+#include "interruption.h"
 #include "ledger.h"
 #include "log.h"
 #include "metrics.h"
+#include "pool.h"
 #include "privileges.h"
 #include "version.h"
 #include "watch.h"
@@ -27,6 +31,7 @@
 #define LOG_PATIENCE 1000000000u
 #define ADMIN_RETRY_MS 20
 #define LAST_CALL_MS 300
+#define POOLS_PATIENCE 1000000000u
 
 typedef enum { LOADING, LISTENING, SERVING, DRAINING, ENDING } server_phase;
 
@@ -35,6 +40,8 @@ struct fl_server {
     fl_log *log;
     fl_ledger *ledger;
     fl_metrics *metrics;
+    fl_pools *pools;
+    fl_pool *cpu_pool, *blocking_pool;
     const fl_app_place **apps; /* longest prefix first */
     fl_web *webs;
     unsigned web_count, worker;
@@ -198,6 +205,33 @@ uv_loop_t *fl_server_loop(fl_server *server)
 const fl_app_place *fl_server_app(fl_server *server, size_t number)
 {
     return server->apps[number];
+}
+
+unsigned fl_server_app_number(fl_server *server, const fl_app_place *app)
+{
+    unsigned number = 0;
+    while (server->apps[number] != app) number++;
+    return number;
+}
+
+fl_pools *fl_server_pools(fl_server *server)
+{
+    return server->pools;
+}
+
+fl_pool *fl_server_pool(fl_server *server, const char *name)
+{
+    if (strcmp(name, "cpu") == 0) return server->cpu_pool;
+    return strcmp(name, "blocking") == 0 ? server->blocking_pool : NULL;
+}
+
+void fl_server_prepare_thread(fl_server *server, fl_thread *thread)
+{
+    thread->server = server;
+    thread->settings = server->settings;
+    thread->log = server->log;
+    thread->ledger = server->ledger;
+    thread->all_metrics = server->metrics;
 }
 
 /* admin */
@@ -428,6 +462,31 @@ static void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static int make_pools(fl_server *server, char *why, size_t size)
+{
+    const fl_settings *settings = server->settings;
+    unsigned cpus = (unsigned)settings->cpu_states;
+    fl_pool_options cpu = {.name = "cpu",
+                           .size = cpus ? cpus : fl_cpus_usable(),
+                           .queue = (unsigned)settings->pool_queue,
+                           .timeout = settings->pool_timeout,
+                           .max_memory = settings->lua_memory,
+                           .retire_rate = (unsigned)settings->retire_rate,
+                           .nice = 5};
+    fl_pool_options blocking = cpu;
+    (void)snprintf(blocking.name, sizeof(blocking.name), "blocking");
+    blocking.size = (unsigned)settings->blocking_threads;
+    blocking.idle = settings->pool_idle;
+    blocking.nice = 0;
+    int status = fl_pools_new(&server->pools, server);
+    if (status == 0)
+        status = fl_pool_open(&server->cpu_pool, server->pools, UINT_MAX, &cpu, why, size);
+    if (status == 0)
+        status =
+            fl_pool_open(&server->blocking_pool, server->pools, UINT_MAX, &blocking, why, size);
+    return status;
+}
+
 static int make_webs(fl_server *server)
 {
     server->web_count = fl_ledger_threads(server->ledger);
@@ -435,15 +494,11 @@ static int make_webs(fl_server *server)
     int status = server->webs ? fl_metrics_new(&server->metrics, server->web_count) : UV_ENOMEM;
     for (unsigned i = 0; i < server->web_count && status == 0; i++) {
         fl_web *web = &server->webs[i];
-        web->thread = (fl_thread){.number = i,
-                                  .server = server,
-                                  .settings = server->settings,
-                                  .log = server->log,
-                                  .metrics = fl_metrics_thread(server->metrics, i),
-                                  .all_metrics = server->metrics,
-                                  .ledger = server->ledger,
-                                  .slots = fl_ledger_slots(server->ledger, i),
-                                  .slot_count = fl_ledger_slots_each(server->ledger)};
+        fl_server_prepare_thread(server, &web->thread);
+        web->thread.number = i;
+        web->thread.metrics = fl_metrics_thread(server->metrics, i);
+        web->thread.slots = fl_ledger_slots(server->ledger, i);
+        web->thread.slot_count = fl_ledger_slots_each(server->ledger);
         web->connections_most =
             (unsigned)((server->settings->connections + server->web_count - 1) / server->web_count);
         web->own_listener = -1;
@@ -486,6 +541,8 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
+    if (status == 0) status = make_pools(server, why, size);
+    if (status == 0) status = fl_interruption_open();
     if (status == 0) status = make_webs(server);
     for (unsigned i = 0; i < server->web_count && status == 0; i++)
         status = fl_web_start(&server->webs[i]);
@@ -505,6 +562,8 @@ static void tear_down(fl_server *server)
 {
     for (unsigned i = 0; i < server->web_count; i++) fl_web_join(&server->webs[i]);
     fl_watch_stop(&server->watch);
+    if (!fl_pools_stop(server->pools, POOLS_PATIENCE)) leave(server, 0); /* one is stuck */
+    fl_pools_free(server->pools);
     for (unsigned i = 0; i < server->web_count; i++) fl_web_close(&server->webs[i]);
     stop_admin(server);
     fl_mailbox_close(server->mailbox);

@@ -14,6 +14,9 @@
 
 typedef struct fl_server fl_server;
 typedef struct fl_web fl_web;
+typedef struct fl_thread fl_thread;
+typedef struct fl_pool fl_pool;
+typedef struct fl_pools fl_pools;
 
 int fl_server_run(const fl_settings *settings);
 
@@ -25,6 +28,10 @@ fl_mailbox *fl_server_mailbox(fl_server *server); /* of the housekeeping loop; o
 uv_loop_t *fl_server_loop(fl_server *server);     /* the housekeeping loop: its thread only */
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */
 const fl_app_place *fl_server_app(fl_server *server, size_t number);      /* longest prefix first */
+unsigned fl_server_app_number(fl_server *server, const fl_app_place *app);
+fl_pools *fl_server_pools(fl_server *server);
+fl_pool *fl_server_pool(fl_server *server, const char *name); /* "cpu", "blocking"; NULL: another */
+void fl_server_prepare_thread(fl_server *server, fl_thread *thread); /* what all threads share */
 void fl_server_closed(fl_server *server); /* a web thread has accepted its backlog and closed it */
 void fl_server_drained(fl_server *server, fl_web *web);
 void fl_server_ended(fl_server *server);                   /* a web thread will use it no more */

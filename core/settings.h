@@ -33,6 +33,11 @@ typedef struct fl_settings {
     uint64_t workers;          /* server processes, 1 */
     uint64_t threads;          /* web threads per process; 0 = usable CPUs */
     uint64_t cpu_states;       /* cpu pool's size; 0 = usable CPUs */
+    uint64_t blocking_threads; /* blocking pool's size, at most */
+    uint64_t pool_queue;       /* jobs that wait, per pool */
+    uint64_t pool_timeout;     /* of a job */
+    uint64_t pool_idle;        /* after which a thread of the blocking pool ends */
+    uint64_t retire_rate;      /* threads retired in a minute, per pool */
     char *environment;         /* "development" or "production" */
     char *root_path;           /* prefix that a proxy strips */
     bool proxy_headers;        /* trust X-Forwarded-* and X-Request-ID of forwarded_allow_ips */

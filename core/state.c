@@ -8,10 +8,14 @@
 #include "bind/exec.h"
 #include "bind/fs.h"
 #include "bind/log.h"
+#include "bind/pool.h"
 #include "bind/request.h"
 #include "bind/text.h"
 #include "json.h"
+#include "parcel.h"
+#include "pool.h"
 #include "response.h"
+#include "server.h"
 #include "thread.h"
 #include "version.h"
 
@@ -51,10 +55,12 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.text", fl_text_module},
                                        {"fasterlua.core.fs", fl_fs_module},
                                        {"fasterlua.core.exec", fl_exec_module},
+                                       {"fasterlua.core.pool", fl_pool_module},
                                        {"fasterlua.json", fl_json_module},
                                        {"fasterlua.digest", fl_digest_module},
                                        {NULL, NULL}};
     fl_json_open(L);
+    fl_parcel_open(L);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "preload");
     fl_state_functions(L, modules);
@@ -75,12 +81,12 @@ static void *counted_allocate(void *data, void *block, size_t old_size, size_t s
     return result;
 }
 
-static void count_memory(fl_state *state)
+static void count_memory(fl_state *state, size_t cap)
 {
     fl_memory *memory = &state->memory;
     memory->allocate = lua_getallocf(state->L, &memory->data);
     memory->used = (size_t)lua_gc(state->L, LUA_GCCOUNT, 0) * 1024;
-    memory->cap = state->thread->settings->lua_memory;
+    memory->cap = cap;
     memory->high = memory->cap * HIGH_SHARE;
     lua_setallocf(state->L, counted_allocate, memory);
     memory->large = true; /* the collector's own default until the first safe point */
@@ -193,6 +199,18 @@ static void keep_names(lua_State *L, fl_route *route)
     }
 }
 
+/* The option run_in: "cpu", "blocking", or the number of a pool. */
+static void read_pool(fl_state *state, lua_State *L, int index, fl_route *route)
+{
+    lua_getfield(L, index, "run_in");
+    if (lua_type(L, -1) == LUA_TSTRING)
+        route->pool = fl_server_pool(state->thread->server, lua_tostring(L, -1));
+    else if (lua_isnumber(L, -1))
+        route->pool =
+            fl_pools_at(fl_server_pools(state->thread->server), (unsigned)lua_tointeger(L, -1));
+    lua_pop(L, 1);
+}
+
 static void read_route(fl_state *state, lua_State *L, int index, fl_route *route)
 {
     const fl_settings *settings = state->thread->settings;
@@ -209,6 +227,10 @@ static void read_route(fl_state *state, lua_State *L, int index, fl_route *route
     bool safe = strcmp(route->method, "GET") == 0 || strcmp(route->method, "HEAD") == 0;
     route->cancel = lua_isnil(L, -1) ? safe : lua_toboolean(L, -1);
     lua_pop(L, 1);
+    lua_getfield(L, index, "replay");
+    route->replay = lua_isnil(L, -1) ? safe : lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    read_pool(state, L, index, route);
     size_t size = strlen(route->method) + strlen(state->app->prefix) + strlen(route->pattern) + 2;
     route->title = malloc(size);
     if (!route->title) luaL_error(L, "not enough memory");
@@ -225,6 +247,7 @@ static void register_route(fl_state *state, lua_State *L, uint32_t number)
                       sizeof(error)) < 0)
         luaL_error(L, "%s", error);
     fl_slice full = fl_slice_from_string(route->title + method.size + 1);
+    if (state->is_pooled) return; /* the web thread counts and names its requests */
     route->ledger = fl_ledger_route(state->thread->ledger, method, full);
     route->metrics = fl_metrics_route(state->thread->all_metrics, state->thread->number,
                                       fl_slice_from_string(state->app->name), method, full);
@@ -265,8 +288,16 @@ static void require(lua_State *L, const char *module)
     lua_call(L, 1, 1);
 }
 
-/* boot.load(chunk, name, settings) -> what the app consists of. Runs protected. */
-static int load_app(lua_State *L)
+static int keep_module_function(lua_State *L, const char *module, const char *field)
+{
+    require(L, module);
+    int reference = keep_function(L, lua_gettop(L), field);
+    lua_pop(L, 1);
+    return reference;
+}
+
+/* Everything but the app. Runs protected. */
+static int load_framework(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
     luaL_openlibs(L);
@@ -277,10 +308,23 @@ static int load_app(lua_State *L)
     if (luaL_dostring(L, jit_watch)) return lua_error(L);
     lua_pushliteral(L, "params");
     state->params_key = luaL_ref(L, LUA_REGISTRYINDEX);
-    require(L, "fasterlua.report");
-    state->explain = keep_function(L, lua_gettop(L), "explain");
-    require(L, "fasterlua.stream");
-    state->stream = keep_function(L, lua_gettop(L), "run");
+    state->explain = keep_module_function(L, "fasterlua.report", "explain");
+    state->stream = keep_module_function(L, "fasterlua.stream", "run");
+    if (state->is_pooled) {
+        state->describe = keep_module_function(L, "fasterlua.jobs", "describe");
+        state->run_map = keep_module_function(L, "fasterlua.jobs", "map");
+        state->run_stream = keep_module_function(L, "fasterlua.jobs", "stream");
+    }
+    require(L, "fasterlua.guards");
+    lua_getfield(L, -1, "install");
+    lua_call(L, 0, 0);
+    return 0;
+}
+
+/* boot.load(chunk, name, settings) -> what the app consists of. Runs protected. */
+static int load_app(lua_State *L)
+{
+    fl_state *state = fl_state_of(L);
     require(L, "fasterlua.boot");
     lua_getfield(L, -1, "load");
     if (luaL_loadfilex(L, state->app->file, "t")) return lua_error(L);
@@ -295,7 +339,22 @@ static int load_app(lua_State *L)
     return 0;
 }
 
-static int open_state(fl_state *state, char *error, size_t error_size)
+static int run_protected(fl_state *state, lua_CFunction function, char *error, size_t error_size)
+{
+    int top = lua_gettop(state->L);
+    lua_pushcfunction(state->L, traceback);
+    lua_pushcfunction(state->L, function);
+    state->memory.enforced = true;
+    fl_claim_enter_lua(&state->thread->claim); /* stuck_after is 0: loading may take its time */
+    int status = lua_pcall(state->L, 0, 0, -2);
+    fl_claim_take(&state->thread->claim);
+    state->memory.enforced = false;
+    if (status) status = fail(state, error, error_size);
+    lua_settop(state->L, top);
+    return status;
+}
+
+static int open_state(fl_state *state, size_t cap, char *error, size_t error_size)
 {
     state->L = luaL_newstate();
     if (!state->L) {
@@ -303,32 +362,50 @@ static int open_state(fl_state *state, char *error, size_t error_size)
         return UV_ENOMEM;
     }
     lua_setexdata(state->L, state);
-    count_memory(state);
-    lua_pushcfunction(state->L, traceback);
-    lua_pushcfunction(state->L, load_app);
-    state->memory.enforced = true;
-    fl_claim_enter_lua(&state->thread->claim); /* stuck_after is 0: loading may take its time */
-    int status = lua_pcall(state->L, 0, 0, -2);
-    fl_claim_take(&state->thread->claim);
-    state->memory.enforced = false;
-    if (status) return fail(state, error, error_size);
-    lua_settop(state->L, 0);
-    return 0;
+    count_memory(state, cap);
+    return run_protected(state, load_framework, error, error_size);
+}
+
+static fl_state *state_make(fl_thread *thread, const fl_app_place *app)
+{
+    fl_state *state = calloc(1, sizeof(*state));
+    if (!state) return NULL;
+    state->thread = thread;
+    state->app = app;
+    state->number = fl_server_app_number(thread->server, app);
+    state->prefix = fl_slice_from_string(app->prefix);
+    state->fallback = state->start = state->stop = LUA_NOREF;
+    state->explain = state->stream = state->request_metatable = LUA_NOREF;
+    state->ready_last = &state->ready;
+    if (fl_address_new(&state->address, thread->mailbox, state) == 0) return state;
+    free(state);
+    return NULL;
+}
+
+int fl_state_load(fl_state *state, char *error, size_t error_size)
+{
+    if (state->is_loaded) return 0;
+    int status = run_protected(state, load_app, error, error_size);
+    state->is_loaded = status == 0;
+    return status;
 }
 
 int fl_state_new(fl_state **out, fl_thread *thread, const fl_app_place *app, char *error,
                  size_t error_size)
 {
-    fl_state *state = calloc(1, sizeof(*state));
-    *out = state;
+    fl_state *state = *out = state_make(thread, app);
     if (!state) return UV_ENOMEM;
-    state->thread = thread;
-    state->app = app;
-    state->prefix = fl_slice_from_string(app->prefix);
-    state->fallback = state->start = state->stop = LUA_NOREF;
-    state->explain = state->stream = state->request_metatable = LUA_NOREF;
-    state->ready_last = &state->ready;
-    return open_state(state, error, error_size);
+    int status = open_state(state, thread->settings->lua_memory, error, error_size);
+    return status < 0 ? status : fl_state_load(state, error, error_size);
+}
+
+int fl_state_new_pooled(fl_state **out, fl_thread *thread, const fl_app_place *app, size_t cap,
+                        char *error, size_t error_size)
+{
+    fl_state *state = *out = state_make(thread, app);
+    if (!state) return UV_ENOMEM;
+    state->is_pooled = true;
+    return open_state(state, cap, error, error_size);
 }
 
 static void free_routes(fl_state *state)
@@ -343,6 +420,10 @@ static void free_routes(fl_state *state)
 
 void fl_state_free(fl_state *state)
 {
+    if (state->address) {
+        fl_address_close(state->address);
+        fl_address_release(state->address);
+    }
     if (state->L) {
         fl_task_free_all(state);
         lua_close(state->L);

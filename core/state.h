@@ -13,6 +13,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "address.h"
 #include "ledger.h"
 #include "metrics.h"
 #include "op.h"
@@ -22,6 +23,7 @@
 #include "task.h"
 
 typedef struct fl_thread fl_thread;
+typedef struct fl_pool fl_pool;
 
 typedef struct fl_route {
     char *method, *pattern;
@@ -32,6 +34,8 @@ typedef struct fl_route {
     uint64_t max_body;
     uint64_t stuck, blocked; /* ns; 0: never */
     bool cancel;             /* cancelled when the client leaves */
+    bool replay;             /* may run once more when its state had to be given up */
+    fl_pool *pool;           /* where its handler runs; NULL: here */
     uint32_t ledger;
     fl_route_metrics *metrics;
 } fl_route;
@@ -48,7 +52,9 @@ typedef struct fl_memory { /* the allocator's account */
 struct fl_state {
     lua_State *L;
     fl_thread *thread;
+    fl_address *address;
     const fl_app_place *app;
+    unsigned number; /* of the app, in the server's order */
     fl_slice prefix; /* app->prefix */
     fl_router *router;
     fl_route *routes;
@@ -58,6 +64,10 @@ struct fl_state {
     int request_metatable;     /* registry references too */
     int stream;                /* (handle, fn): runs fl.stream's function */
     int explain;               /* (error, traceback) -> text, for logs */
+    int describe;              /* (error, traceback) -> both, able to cross to another state */
+    int run_map, run_stream;   /* (fn, …): kinds of jobs */
+    bool is_pooled;            /* of a pool's thread: the app is loaded when a route needs it */
+    bool is_loaded;
     fl_memory memory;
     fl_slots task_slots;
     fl_task *free_tasks;
@@ -76,6 +86,11 @@ void fl_state_preload(lua_State *L);
  * to be freed in both cases. */
 int fl_state_new(fl_state **out, fl_thread *thread, const fl_app_place *app, char *error,
                  size_t error_size);
+/* *loop* of a pool's thread: makes the VM with the framework alone; `cap` bytes of Lua heap. */
+int fl_state_new_pooled(fl_state **out, fl_thread *thread, const fl_app_place *app, size_t cap,
+                        char *error, size_t error_size);
+/* *loop*: loads the app in a pooled state, unless that has been done. */
+int fl_state_load(fl_state *state, char *error, size_t error_size);
 void fl_state_free(fl_state *state);
 
 /* *loop*, between two turns: collects when memory ran high. */

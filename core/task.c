@@ -154,9 +154,12 @@ static int enter_lua(fl_task *task, int arguments)
     atomic_store_explicit(&thread->running, task->request ? task->request->slot + 1 : 0,
                           memory_order_relaxed);
     state->memory.enforced = true;
+    atomic_store_explicit(&thread->interruption.inside, state->L, memory_order_relaxed);
     fl_claim_enter_lua(&thread->claim);
     int status = lua_resume(task->co, arguments);
     fl_claim_take(&thread->claim);
+    if (atomic_load_explicit(&thread->interruption.hooked, memory_order_relaxed))
+        fl_interruption_clear(thread, state->L);
     state->memory.enforced = false;
     state->running = NULL;
     if (slot) fl_ledger_note_running(slot, 0);
@@ -177,6 +180,11 @@ static void finish(fl_task *task, int status)
 {
     task->ended(task, status, status == 0 ? lua_gettop(task->co) : 1);
     task_free(task, status == 0);
+}
+
+void fl_task_fail(fl_task *task, int status)
+{
+    finish(task, status);
 }
 
 /* A yield that is not an await: coroutine.yield outside a coroutine of the app's own. */
@@ -555,6 +563,7 @@ static int task_sleep(lua_State *L)
     luaL_argcheck(L, seconds >= 0 && seconds < 4e9, 1, "seconds, 0 or more, expected");
     fl_state *state = fl_state_of(L);
     fl_sleep *sleep = (fl_sleep *)fl_op_new(L, sizeof(*sleep), &sleep_kind);
+    sleep->deadline.state = state;
     fl_claim_take(&state->thread->claim);
     /* the loop's clock stands since the turn began: from now, and never a moment too early */
     double since = (double)uv_hrtime() / 1e6 - (double)uv_now(&state->thread->loop);

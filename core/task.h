@@ -54,6 +54,9 @@ fl_task *fl_task_new(fl_state *state, fl_request *request, fl_task_ended ended);
 void fl_task_run(fl_task *task, int arguments);
 void fl_task_ready(fl_task *task, int arguments);
 
+/* Ends a task that has not run: the error value is on top of its stack. */
+void fl_task_fail(fl_task *task, int status);
+
 /* Ends the named suspension. false: it is over. */
 bool fl_task_wake(fl_state *state, double ticket);
 

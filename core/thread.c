@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #define STACK_BYTES (8u << 20) /* C recursion under Lua is guarded by depth; leave it room */
-#define CLOSE_TURNS 2000       /* ms that ending ops may take when a thread closes */
+#define CLOSE_TURNS 2000       /* of a millisecond, that ending ops may take when a thread closes */
 
 void fl_thread_tick(fl_thread *thread)
 {
@@ -106,10 +106,13 @@ static void note_turn(fl_thread *thread)
     thread->lag_second = now;
 }
 
-/* Before the loop sleeps: what timers made ready. */
+/* Before the loop sleeps: what timers and letters made ready. */
 static void before_poll(uv_prepare_t *prepare)
 {
     fl_thread *thread = prepare->data;
+    run_ready(thread);
+    while (!fl_mailbox_doze(thread->mailbox)) {
+    }
     run_ready(thread);
     note_turn(thread);
 }
@@ -118,6 +121,7 @@ static void before_poll(uv_prepare_t *prepare)
 static void after_poll(uv_check_t *check)
 {
     fl_thread *thread = check->data;
+    fl_mailbox_rise(thread->mailbox);
     run_ready(thread);
     for (unsigned i = 0; i < thread->state_count; i++)
         if (thread->states[i]) fl_state_safe_point(thread->states[i]);
@@ -134,23 +138,27 @@ void fl_thread_begin(fl_thread *thread)
     fl_thread_tick(thread);
 }
 
-static bool has_ops(const fl_thread *thread)
+bool fl_thread_is_quiet(const fl_thread *thread)
 {
-    for (unsigned i = 0; i < thread->state_count; i++)
-        if (thread->states[i] && thread->states[i]->ops) return true;
-    return false;
+    for (unsigned i = 0; i < thread->state_count; i++) {
+        const fl_state *state = thread->states[i];
+        if (state && (state->live_tasks || state->ops)) return false;
+    }
+    return true;
 }
 
-static void close_states(fl_thread *thread)
+/* What ends its ops may come as a letter, which ends no poll: so none is waited for. */
+void fl_thread_close_state(fl_thread *thread, unsigned number)
 {
-    for (unsigned i = 0; i < thread->state_count; i++)
-        if (thread->states[i]) fl_op_cancel_all(thread->states[i]);
-    uint64_t until = uv_hrtime() / 1000000 + CLOSE_TURNS;
-    while (has_ops(thread) && uv_hrtime() / 1000000 < until) uv_run(&thread->loop, UV_RUN_ONCE);
-    for (unsigned i = 0; i < thread->state_count; i++) {
-        if (thread->states[i]) fl_state_free(thread->states[i]);
-        thread->states[i] = NULL;
+    fl_state *state = thread->states[number];
+    if (!state) return;
+    fl_op_cancel_all(state);
+    for (int i = 0; i < CLOSE_TURNS && state->ops; i++) {
+        uv_run(&thread->loop, UV_RUN_NOWAIT);
+        if (state->ops) uv_sleep(1);
     }
+    thread->states[number] = NULL;
+    fl_state_free(state);
 }
 
 static void close_walked(uv_handle_t *handle, void *data)
@@ -161,7 +169,7 @@ static void close_walked(uv_handle_t *handle, void *data)
 
 void fl_thread_end_loop(fl_thread *thread)
 {
-    close_states(thread);
+    for (unsigned i = 0; i < thread->state_count; i++) fl_thread_close_state(thread, i);
     fl_mailbox_close(thread->mailbox);
     uv_walk(&thread->loop, close_walked, NULL);
     uv_run(&thread->loop, UV_RUN_DEFAULT);

@@ -17,6 +17,7 @@
 #include "buffer.h"
 #include "claim.h"
 #include "deadline.h"
+#include "interruption.h"
 #include "ledger.h"
 #include "log.h"
 #include "mailbox.h"
@@ -46,6 +47,7 @@ struct fl_thread {
     _Atomic int tid;
     _Atomic uint64_t stuck_after, blocked_after; /* ns, of the turn that runs; 0: never */
     _Atomic uint32_t running; /* 1 + slot of the request whose Lua runs; 0: none */
+    fl_interruption interruption;
     fl_mailbox *mailbox;
 
     uv_loop_t loop;
@@ -88,7 +90,9 @@ void fl_thread_join(fl_thread *thread);
 void fl_thread_close(fl_thread *thread); /* after the loop's handles are closed */
 
 /* *loop*. */
-void fl_thread_begin(fl_thread *thread);    /* first thing in `run` */
+void fl_thread_begin(fl_thread *thread);          /* first thing in `run` */
+bool fl_thread_is_quiet(const fl_thread *thread); /* no task and no op needs its loop */
+void fl_thread_close_state(fl_thread *thread, unsigned number);
 void fl_thread_end_loop(fl_thread *thread); /* closes states, mailbox and all handles */
 void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
                               fl_deadline_callback callback); /* from now */

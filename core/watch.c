@@ -6,6 +6,7 @@
 #include <time.h>
 #include <uv.h>
 
+#include "pool.h"
 #include "server.h"
 #include "web.h"
 
@@ -151,6 +152,7 @@ static void *run(void *data)
         nanosleep(&pause, NULL);
         uint64_t now = uv_hrtime();
         for (unsigned i = 0; i < watch->count; i++) look(watch, i, now);
+        fl_pools_look(fl_server_pools(watch->server), now);
     }
     return NULL;
 }

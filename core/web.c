@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "connection.h"
-#include "router_path.h"
 #include "server.h"
 
 /* How long the event at hand has waited since the poll returned it. When that stays above the bound
@@ -28,46 +27,6 @@ bool fl_web_overloaded(fl_web *web)
     if (!web->late_since) web->late_since = web->thread.now;
     if (web->thread.now - web->late_since >= bound || delay >= 2 * bound) web->shedding = true;
     return web->shedding;
-}
-
-static bool has_prefix(fl_slice path, fl_slice prefix, fl_slice *rest)
-{
-    size_t size = prefix.size;
-    if (path.size < size || (size && memcmp(path.data, prefix.data, size) != 0)) return false;
-    if (path.size > size && path.data[size] != '/') return false;
-    *rest = fl_slice_of(path.data + size, path.size - size);
-    return true;
-}
-
-/* The path with its dot segments resolved and its escapes in one form, in the scratch buffer; room
- * is made so that what the router appends does not move it. */
-static fl_slice resolve(fl_web *web, fl_slice path)
-{
-    fl_router_path split;
-    web->thread.scratch.size = 0;
-    if (!fl_buffer_room(&web->thread.scratch, 8 * path.size + 64)) return path;
-    if (fl_router_path_split(&split, path, &web->thread.scratch) != FL_ROUTE_FOUND) return path;
-    fl_slice resolved = fl_router_path_write(&split, path.size, &web->thread.scratch);
-    return resolved.size ? resolved : path;
-}
-
-static bool is_plain(fl_slice path)
-{
-    for (size_t i = 0; i < path.size; i++)
-        if (path.data[i] == '%' ||
-            (path.data[i] == '/' && i + 1 < path.size && path.data[i + 1] == '.'))
-            return false;
-    return true;
-}
-
-fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest)
-{
-    web->thread.scratch.size = 0;
-    if (web->thread.state_count && web->thread.states[0]->prefix.size && !is_plain(path))
-        path = resolve(web, path);
-    for (unsigned i = 0; i < web->thread.state_count; i++) /* longest prefix first */
-        if (has_prefix(path, web->thread.states[i]->prefix, rest)) return web->thread.states[i];
-    return NULL;
 }
 
 /* messages */

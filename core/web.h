@@ -54,7 +54,6 @@ void fl_web_help_accept(fl_web *web, int fd, bool start);
 
 /* *loop*. */
 void fl_web_maybe_drained(fl_web *web);
-fl_state *fl_web_mount(fl_web *web, fl_slice path, fl_slice *rest); /* NULL: no app there */
 bool fl_web_overloaded(fl_web *web);
 
 #endif

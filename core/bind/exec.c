@@ -171,10 +171,10 @@ static fl_slice text_at(lua_State *L, int index)
 
 static int start(exec_op *self, const fl_exec_program *program)
 {
-    fl_thread *thread = self->op.state->thread;
+    fl_state *state = self->op.state;
     int status = fl_exec_new(&self->exec, program);
     if (status < 0) return status;
-    return fl_exec_start(self->exec, thread->server, thread->mailbox, ended, &self->op);
+    return fl_exec_start(self->exec, state->thread->server, state->address, ended, &self->op);
 }
 
 /* run(argv[, options]) -> op   [-0, +1, e] */

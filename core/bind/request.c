@@ -130,9 +130,9 @@ static void push_client(lua_State *L, const fl_request *request)
     char address[64] = "";
     fl_slice text = {0};
     uint16_t port = 0;
-    if (request->connection) {
+    if (request->peer.family) {
         text = fl_proxy_client(request, address);
-        port = request->connection->peer_port;
+        port = request->peer.port;
     }
     lua_createtable(L, 0, 2);
     push_slice(L, text);

@@ -29,6 +29,7 @@ local boot = {}
 ---@field replay? boolean
 ---@field stuck? number|false
 ---@field blocked? number|false
+---@field run_in? string|integer
 
 ---@class fasterlua.LoadedApp
 ---@field routes fasterlua.LoadedRoute[]
@@ -80,6 +81,9 @@ local function loaded_route(policy, entry)
     loaded[option] = value
   end
   loaded.method, loaded.pattern = entry.route.method, entry.pattern
+  if type(loaded.run_in) == "table" then
+    loaded.run_in = loaded.run_in._number
+  end
   loaded.handler = handler_of(policy, entry)
   return loaded
 end

@@ -299,11 +299,11 @@ local function settle_taken(self, ok, ...)
   if ok then
     return settle(self, ...)
   end
-  local err = ...
+  local err, traceback = ...
   if type(err) == "table" and err.message and not getmetatable(err) then
     setmetatable(err, OperationError)
   end
-  return fail(self, err, false)
+  return fail(self, err, traceback or false)
 end
 
 -- Notices that the operation behind a pending future has ended.

@@ -22,6 +22,9 @@ local text = require "fasterlua.core.text"
 ---@field digest table SHA-256 and friends
 ---@field fs table files
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
+---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
+---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
+---@field run_blocking fun(fn: function|string, ...): fasterlua.Future
 local fl = {
   version = require("fasterlua.core.task").VERSION,
 
@@ -62,6 +65,9 @@ local lazy = {
   digest = { "fasterlua.digest" },
   fs = { "fasterlua.fs" },
   exec = { "fasterlua.exec" },
+  state_pool = { "fasterlua.pool", "new" },
+  run_in_state = { "fasterlua.pool", "run_in_state" },
+  run_blocking = { "fasterlua.pool", "run_blocking" },
 }
 
 local function load_lazily(self, name)

@@ -19,6 +19,7 @@ local router = {}
 ---@field replay? boolean may run once more when its Lua state had to be replaced
 ---@field stuck? number|false seconds of CPU before the handler counts as stuck
 ---@field blocked? number|false seconds without running or waiting for a processor, likewise
+---@field run_in? "cpu"|"blocking"|fasterlua.Pool the pool in whose states the handler runs
 
 ---@class fasterlua.Router
 ---@field prefix string
@@ -41,6 +42,13 @@ local function is_flag(value)
   return type(value) == "boolean"
 end
 
+-- Without loading the module: an app that makes no pool has none to give.
+local function is_place(value)
+  local metatable = getmetatable(value)
+  return value == "cpu" or value == "blocking"
+    or (type(metatable) == "table" and metatable.__name == "fasterlua.pool")
+end
+
 -- What each route option must be: a check, and its words.
 local options_known = {
   name = { function(value) return type(value) == "string" and value ~= "" end, "a string" },
@@ -50,6 +58,7 @@ local options_known = {
   replay = { is_flag, "true or false" },
   stuck = { is_limit_or_off, "seconds, or false" },
   blocked = { is_limit_or_off, "seconds, or false" },
+  run_in = { is_place, '"cpu", "blocking" or a pool' },
 }
 
 local option_names = {}

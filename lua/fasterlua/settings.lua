@@ -9,24 +9,12 @@
 -- from; the kinds and ranges stand here.
 
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
 
 local settings = {}
 
-local KB, MB, GB = 1024, 1024 ^ 2, 1024 ^ 3
-local MINUTE, HOUR, DAY = 60, 3600, 86400
-
-local size_units = {
-  { "GB", GB, "gb", "gib", "g" },
-  { "MB", MB, "mb", "mib", "m" },
-  { "KB", KB, "kb", "kib", "k" },
-  { "", 1, "b", "" },
-}
-local time_units = {
-  { "h", HOUR, "h" },
-  { "m", MINUTE, "m", "min" },
-  { "s", 1, "s", "" },
-  { "ms", 0.001, "ms" },
-}
+local KB, MB, GB = units.KB, units.MB, units.GB
+local MINUTE, HOUR, DAY = units.MINUTE, units.HOUR, units.DAY
 
 ---@class fasterlua.settings.Rule
 ---@field expected string what is asked for, to follow "expected"
@@ -40,33 +28,6 @@ end
 
 local function read_number(text)
   return text:find("^%-?%d+%.?%d*$") and tonumber(text) or nil
-end
-
----@return number|nil
-local function read_with_unit(value, units)
-  if type(value) == "number" then
-    return value
-  end
-  local digits, suffix = tostring(value):lower():match("^(%d+%.?%d*)%s*(%a*)$")
-  for _, unit in ipairs(units) do
-    for index = 3, #unit do
-      if unit[index] == suffix then
-        return tonumber(digits) * unit[2]
-      end
-    end
-  end
-end
-
----@return string
-local function format_with_unit(value, units)
-  for _, unit in ipairs(units) do
-    local count = math.floor(value / unit[2] + 0.5)
-    local is_exact = math.abs(count * unit[2] - value) < 1e-9
-    if count >= 1 and is_exact and unit[1] ~= "" then
-      return quote(("%d%s"):format(count, unit[1]))
-    end
-  end
-  return tostring(value)
 end
 
 local function within(value, low, high)
@@ -93,14 +54,14 @@ end
 ---@return fasterlua.settings.Rule
 local function size(low, high)
   local function format(value)
-    return format_with_unit(value, size_units)
+    return units.format_bytes(value)
   end
   local range = "a size in bytes, or as in \"64KB\", from %s to %s"
   return {
     expected = range:format(format(low), format(high)),
     format = format,
     read = function(value)
-      local bytes = read_with_unit(value, size_units)
+      local bytes = units.bytes(value)
       return within(bytes, low, high) and is_whole(bytes) and bytes or nil
     end,
   }
@@ -109,14 +70,14 @@ end
 ---@return fasterlua.settings.Rule
 local function time(low, high)
   local function format(value)
-    return format_with_unit(value, time_units)
+    return units.format_seconds(value)
   end
   local range = "a time in seconds, or as in \"500ms\" or \"10s\", from %s to %s"
   return {
     expected = range:format(format(low), format(high)),
     format = format,
     read = function(value)
-      local seconds = read_with_unit(value, time_units)
+      local seconds = units.seconds(value)
       return within(seconds, low, high) and seconds or nil
     end,
   }
@@ -243,6 +204,11 @@ local rules = {
   workers = integer(1, 256),
   threads = integer(0, 1024),
   cpu_states = integer(0, 1024),
+  blocking_threads = integer(1, 1024),
+  pool_queue = integer(1, 10000000),
+  pool_timeout = time(0, DAY),
+  pool_idle = time(0, DAY),
+  retire_rate = integer(1, 1000000),
   file_threads = integer(1, 1024),
   user = text("the name of a user"),
   group = text("the name of a group"),

@@ -65,8 +65,8 @@ static const fl_request *request_from(fl_bare_web *bare, const char *peer, const
     bare_web_open(bare);
     bare->settings.proxy_headers = true;
     bare->settings.forwarded_allow_ips = trusted;
-    bare->connection.peer_family = strchr(peer, ':') ? AF_INET6 : AF_INET;
-    (void)inet_pton(bare->connection.peer_family, peer, bare->connection.peer_address);
+    bare->connection.peer.family = strchr(peer, ':') ? AF_INET6 : AF_INET;
+    (void)inet_pton(bare->connection.peer.family, peer, bare->connection.peer.address);
     fl_buffer_init(&text);
     fl_buffer_printf(&text, "GET / HTTP/1.1\r\nHost: inner\r\n%s\r\n", fields);
     (void)bare_web_read(bare, fl_slice_of(text.data, text.size), &used);

@@ -26,7 +26,7 @@ static void check(const fl_request *request, const char *list)
     int family;
     fl_slice client = fl_proxy_client(request, peer);
     demand(is_address(client, &family, bytes));
-    bool trusted = fl_proxy_trusts(list, AF_INET, request->connection->peer_address);
+    bool trusted = fl_proxy_trusts(list, AF_INET, request->peer.address);
     demand(trusted || client.data == peer);
     demand(fl_proxy_scheme(request).size >= 4);
     demand(trusted || fl_slice_equal(fl_proxy_host(request), request->host));
@@ -61,8 +61,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bare_web_open(&bare);
     bare.settings.proxy_headers = true;
     bare.settings.forwarded_allow_ips = list;
-    bare.connection.peer_family = AF_INET;
-    memcpy(bare.connection.peer_address, "\x7f\0\0\1", 4);
+    bare.connection.peer.family = AF_INET;
+    memcpy(bare.connection.peer.address, "\x7f\0\0\1", 4);
     fl_request *request = fl_request_new(&bare.web.thread, &bare.connection);
     demand(request && list);
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)

@@ -1,0 +1,543 @@
+#include "pool.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "pool_thread.h"
+#include "server.h"
+
+#define MINUTE 60000000000u
+/* ns after its deadline that a job has to notice, and then to be stopped by a signal */
+#define NOTICE 20000000u
+#define INTERRUPTION 50000000u
+
+struct fl_pool {
+    fl_pools *pools;
+    unsigned number, app;
+    fl_pool_options options;
+    pthread_mutex_t lock;
+    fl_job *first, **last;
+    fl_pool_thread *threads, *idle; /* idle: the one that fell idle last comes first */
+    unsigned thread_count;
+    bool closed;
+    fl_pool_stats stats;
+    uint64_t minute; /* ns, when the present minute of retirements began */
+    unsigned retired_in_minute;
+};
+
+struct fl_pools {
+    fl_server *server;
+    pthread_mutex_t lock;
+    pthread_cond_t gone; /* a thread has left */
+    fl_pool *list[FL_POOLS_MOST];
+    _Atomic unsigned count;
+    unsigned alive, retired;
+    bool stopping;
+};
+
+/* pools */
+
+int fl_pools_new(fl_pools **out, fl_server *server)
+{
+    fl_pools *pools = calloc(1, sizeof(*pools));
+    *out = pools;
+    if (!pools) return UV_ENOMEM;
+    pools->server = server;
+    pthread_mutex_init(&pools->lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&pools->gone, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return 0;
+}
+
+static struct timespec time_at(uint64_t nanoseconds)
+{
+    return (struct timespec){.tv_sec = (time_t)(nanoseconds / 1000000000u),
+                             .tv_nsec = (long)(nanoseconds % 1000000000u)};
+}
+
+bool fl_pools_stop(fl_pools *pools, uint64_t patience)
+{
+    pthread_mutex_lock(&pools->lock);
+    pools->stopping = true;
+    pthread_mutex_unlock(&pools->lock);
+    unsigned count = atomic_load(&pools->count);
+    for (unsigned i = 0; i < count; i++) fl_pool_close(pools->list[i]);
+    struct timespec until = time_at(uv_hrtime() + patience);
+    int status = 0;
+    pthread_mutex_lock(&pools->lock);
+    while (pools->alive && status == 0)
+        status = pthread_cond_timedwait(&pools->gone, &pools->lock, &until);
+    bool ended = pools->alive == 0;
+    pthread_mutex_unlock(&pools->lock);
+    return ended;
+}
+
+static void pool_free(fl_pool *pool)
+{
+    assert(!pool->threads && !pool->first);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+void fl_pools_free(fl_pools *pools)
+{
+    if (!pools) return;
+    for (unsigned i = 0; i < atomic_load(&pools->count); i++) pool_free(pools->list[i]);
+    pthread_cond_destroy(&pools->gone);
+    pthread_mutex_destroy(&pools->lock);
+    free(pools);
+}
+
+unsigned fl_pools_retired(fl_pools *pools)
+{
+    pthread_mutex_lock(&pools->lock);
+    unsigned retired = pools->retired;
+    pthread_mutex_unlock(&pools->lock);
+    return retired;
+}
+
+fl_pool *fl_pools_at(fl_pools *pools, unsigned number)
+{
+    return number < atomic_load_explicit(&pools->count, memory_order_acquire) ? pools->list[number]
+                                                                              : NULL;
+}
+
+/* opening */
+
+static fl_pool *find(fl_pools *pools, unsigned app, const char *name)
+{
+    unsigned count = atomic_load(&pools->count);
+    for (unsigned i = 0; i < count; i++) {
+        fl_pool *pool = pools->list[i];
+        if (pool->app == app && strcmp(pool->options.name, name) == 0) return pool;
+    }
+    return NULL;
+}
+
+static int check_same(const fl_pool *pool, const fl_pool_options *wanted, char *error, size_t size)
+{
+    const fl_pool_options *has = &pool->options;
+    const struct {
+        const char *name;
+        uint64_t has, wanted;
+    } options[] = {{"size", has->size, wanted->size},
+                   {"queue", has->queue, wanted->queue},
+                   {"timeout", has->timeout, wanted->timeout},
+                   {"max_memory", has->max_memory, wanted->max_memory},
+                   {"recycle_after", has->recycle_after, wanted->recycle_after},
+                   {"isolation", has->process, wanted->process}};
+    for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
+        if (options[i].has == options[i].wanted) continue;
+        (void)snprintf(error, size, "there is a pool \"%s\" with another %s", has->name,
+                       options[i].name);
+        return UV_EEXIST;
+    }
+    return 0;
+}
+
+static fl_pool *make(fl_pools *pools, unsigned app, const fl_pool_options *options)
+{
+    fl_pool *pool = calloc(1, sizeof(*pool));
+    if (!pool) return NULL;
+    pool->pools = pools;
+    pool->app = app;
+    pool->options = *options;
+    pool->last = &pool->first;
+    pthread_mutex_init(&pool->lock, NULL);
+    pool->number = atomic_load(&pools->count);
+    pools->list[pool->number] = pool;
+    atomic_store_explicit(&pools->count, pool->number + 1, memory_order_release);
+    return pool;
+}
+
+static int open_locked(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
+                       char *error, size_t error_size)
+{
+    fl_pool *pool = find(pools, app, options->name);
+    *out = pool;
+    if (pool) return check_same(pool, options, error, error_size);
+    if (atomic_load(&pools->count) == FL_POOLS_MOST) {
+        (void)snprintf(error, error_size, "a server has at most %d pools", FL_POOLS_MOST);
+        return UV_ENOBUFS;
+    }
+    *out = make(pools, app, options);
+    if (*out) return 0;
+    (void)snprintf(error, error_size, "not enough memory");
+    return UV_ENOMEM;
+}
+
+int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
+                 char *error, size_t error_size)
+{
+    pthread_mutex_lock(&pools->lock);
+    int status = open_locked(out, pools, app, options, error, error_size);
+    pthread_mutex_unlock(&pools->lock);
+    return status;
+}
+
+const fl_pool_options *fl_pool_options_of(const fl_pool *pool)
+{
+    return &pool->options;
+}
+
+fl_server *fl_pool_server(const fl_pool *pool)
+{
+    return pool->pools->server;
+}
+
+unsigned fl_pool_number(const fl_pool *pool)
+{
+    return pool->number;
+}
+
+/* the queue and the idle; with the lock held */
+
+static void enqueue(fl_pool *pool, fl_job *job)
+{
+    job->phase = FL_JOB_QUEUED;
+    job->next = NULL;
+    job->link = pool->last;
+    *pool->last = job;
+    pool->last = &job->next;
+    pool->stats.queued++;
+}
+
+static void dequeue(fl_pool *pool, fl_job *job)
+{
+    *job->link = job->next;
+    if (job->next)
+        job->next->link = job->link;
+    else
+        pool->last = job->link;
+    job->link = NULL;
+    pool->stats.queued--;
+}
+
+static void set_idle(fl_pool *pool, fl_pool_thread *thread)
+{
+    thread->next_idle = pool->idle;
+    if (thread->next_idle) thread->next_idle->idle_link = &thread->next_idle;
+    thread->idle_link = &pool->idle;
+    pool->idle = thread;
+    pool->stats.idle++;
+}
+
+static void unset_idle(fl_pool *pool, fl_pool_thread *thread)
+{
+    if (!thread->idle_link) return;
+    *thread->idle_link = thread->next_idle;
+    if (thread->next_idle) thread->next_idle->idle_link = thread->idle_link;
+    thread->idle_link = NULL;
+    pool->stats.idle--;
+}
+
+static void forget(fl_pool *pool, fl_pool_thread *thread)
+{
+    unset_idle(pool, thread);
+    if (!thread->link) return;
+    *thread->link = thread->next;
+    if (thread->next) thread->next->link = thread->link;
+    thread->link = NULL;
+    pool->thread_count--;
+    pool->stats.threads--;
+}
+
+static void count_thread(fl_pool *pool, int alive, int retired)
+{
+    fl_pools *pools = pool->pools;
+    pthread_mutex_lock(&pools->lock);
+    pools->alive = (unsigned)((int)pools->alive + alive);
+    pools->retired = (unsigned)((int)pools->retired + retired);
+    pthread_cond_signal(&pools->gone);
+    pthread_mutex_unlock(&pools->lock);
+}
+
+static void add_thread(fl_pool *pool)
+{
+    fl_pool_thread *thread;
+    count_thread(pool, 1, 0);
+    if (fl_pool_thread_start(&thread, pool) < 0) { /* the others do its work */
+        count_thread(pool, -1, 0);
+        return;
+    }
+    thread->next = pool->threads;
+    if (thread->next) thread->next->link = &thread->next;
+    thread->link = &pool->threads;
+    pool->threads = thread;
+    pool->thread_count++;
+    pool->stats.threads++;
+}
+
+/* Threads that were retired beyond the rate are missing until the minute is over. */
+static unsigned size_now(const fl_pool *pool, uint64_t now)
+{
+    unsigned size = pool->options.size, rate = pool->options.retire_rate;
+    if (pool->retired_in_minute <= rate || now - pool->minute > MINUTE) return size;
+    unsigned missing = pool->retired_in_minute - rate;
+    return missing < size ? size - missing : 0;
+}
+
+static void provide_thread(fl_pool *pool)
+{
+    fl_pool_thread *idle = pool->idle;
+    if (idle) {
+        unset_idle(pool, idle);
+        fl_pool_thread_summon(idle);
+    } else if (pool->thread_count < size_now(pool, uv_hrtime())) {
+        add_thread(pool);
+    }
+}
+
+static unsigned bucket_of(uint64_t nanoseconds)
+{
+    unsigned bucket = 0;
+    for (uint64_t rest = nanoseconds / 1000; rest; rest >>= 1) bucket++;
+    return bucket < FL_POOL_BUCKETS ? bucket : FL_POOL_BUCKETS - 1;
+}
+
+/* waiting for a job's outcome */
+
+static int refuse(fl_pool *pool, int status)
+{
+    pool->stats.refused++;
+    return status;
+}
+
+static int submit_locked(fl_pool *pool, fl_job *job)
+{
+    if (pool->closed) return UV_ECANCELED;
+    if (pool->stats.queued >= pool->options.queue) return refuse(pool, UV_ENOBUFS);
+    pool->stats.submitted++;
+    fl_job_hold(job);
+    enqueue(pool, job);
+    provide_thread(pool);
+    if (pool->thread_count > 0) return 0;
+    dequeue(pool, job); /* nobody would ever take it */
+    fl_job_release(job);
+    return refuse(pool, UV_EAGAIN);
+}
+
+int fl_pool_submit(fl_pool *pool, fl_job *job)
+{
+    job->submitted = uv_hrtime();
+    pthread_mutex_lock(&pool->lock);
+    int status = submit_locked(pool, job);
+    pthread_mutex_unlock(&pool->lock);
+    return status;
+}
+
+void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
+{
+    bool dropped = false;
+    pthread_mutex_lock(&pool->lock);
+    if (job->phase == FL_JOB_QUEUED) {
+        dequeue(pool, job);
+        job->phase = FL_JOB_ENDED;
+        pool->stats.cancelled++;
+        dropped = true;
+    } else if (job->phase == FL_JOB_RUNNING && !job->cancelled) {
+        job->cancelled = reason;
+        fl_pool_thread_cancel(job->thread, job, reason);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (dropped) fl_job_release(job);
+}
+
+/* running */
+
+static void begin(fl_pool *pool, fl_pool_thread *thread, fl_job *job)
+{
+    job->begun = uv_hrtime();
+    job->phase = FL_JOB_RUNNING;
+    job->thread = thread;
+    thread->job = job;
+    thread->deadline = job->timeout ? job->begun + job->timeout : 0;
+    thread->escalation = 0;
+    thread->place = FL_POOL_BUSY;
+    pool->stats.busy++;
+    pool->stats.waits[bucket_of(job->begun - job->submitted)]++;
+}
+
+/* Returns when there is something to do, or when it has been idle for so long that it may end. */
+static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
+{
+    int status = 0;
+    thread->wanted = false;
+    set_idle(pool, thread);
+    if (fl_thread_is_quiet(&thread->thread)) {
+        thread->place = FL_POOL_ASLEEP;
+        struct timespec until = time_at(uv_hrtime() + pool->options.idle);
+        while (!thread->wanted && !pool->closed && status == 0)
+            status = pool->options.idle ? pthread_cond_timedwait(&thread->wake, &pool->lock, &until)
+                                        : pthread_cond_wait(&thread->wake, &pool->lock);
+    } else {
+        thread->place = FL_POOL_IN_LOOP;
+        pthread_mutex_unlock(&pool->lock);
+        uv_run(&thread->thread.loop, UV_RUN_DEFAULT);
+        pthread_mutex_lock(&pool->lock);
+    }
+    unset_idle(pool, thread);
+    thread->place = FL_POOL_BUSY;
+    return status == 0;
+}
+
+static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
+{
+    for (;;) {
+        fl_job *job = pool->first;
+        if (job) {
+            dequeue(pool, job);
+            begin(pool, thread, job);
+            return job;
+        }
+        if (pool->closed || (!wait_for_work(pool, thread) && !pool->first)) {
+            forget(pool, thread);
+            return NULL;
+        }
+    }
+}
+
+fl_job *fl_pool_take(fl_pool *pool, fl_pool_thread *thread)
+{
+    pthread_mutex_lock(&pool->lock);
+    fl_job *job = take_locked(pool, thread);
+    pthread_mutex_unlock(&pool->lock);
+    return job;
+}
+
+static void count_outcome(fl_pool_stats *stats, const fl_job *job)
+{
+    if (job->outcome == FL_JOB_RETURNED)
+        stats->completed++;
+    else if (job->outcome == FL_JOB_TIMED_OUT)
+        stats->timed_out++;
+    else if (job->outcome == FL_JOB_CANCELLED)
+        stats->cancelled++;
+    else
+        stats->failed++;
+}
+
+bool fl_pool_finish(fl_pool *pool, fl_pool_thread *thread, fl_job *job, uint64_t ran,
+                    uint64_t crossed)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool kept = !thread->retired;
+    job->phase = FL_JOB_ENDED;
+    job->thread = NULL;
+    thread->job = NULL;
+    if (kept) {
+        pool->stats.busy--;
+        count_outcome(&pool->stats, job);
+        pool->stats.running += ran;
+        pool->stats.crossing += crossed;
+        pool->stats.runs[bucket_of(ran)]++;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    fl_job_return(job);
+    return kept;
+}
+
+void fl_pool_state_replaced(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->stats.states_replaced++;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool retired = thread->retired;
+    if (retired) pool->stats.retired--;
+    forget(pool, thread);
+    pthread_mutex_unlock(&pool->lock);
+    count_thread(pool, -1, retired ? -1 : 0);
+}
+
+/* jobs past their time */
+
+static bool may_retire(fl_pool *pool, uint64_t now)
+{
+    if (now - pool->minute > MINUTE) {
+        pool->minute = now;
+        pool->retired_in_minute = 0;
+    }
+    return ++pool->retired_in_minute <= pool->options.retire_rate;
+}
+
+static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
+{
+    const fl_job *job = thread->job;
+    thread->retired = true;
+    pool->stats.busy--;
+    pool->stats.timed_out++;
+    pool->stats.retired++;
+    pool->stats.retirements++;
+    forget(pool, thread);
+    bool replaced = may_retire(pool, now);
+    count_thread(pool, 0, 1);
+    fl_log_printf(thread->thread.log, FL_LOG_ERROR,
+                  "pool \"%s\": a job has run for %.1f s and cannot be stopped: its thread is "
+                  "retired and %s; isolation = \"process\" would end it",
+                  pool->options.name, (double)(now - job->begun) / 1e9,
+                  replaced ? "replaced" : "not replaced, that was too often in a minute");
+    if (replaced && !pool->closed) add_thread(pool);
+}
+
+static void look_at(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
+{
+    fl_job *job = thread->job;
+    if (!job || !thread->deadline || now < thread->deadline) return;
+    uint64_t late = now - thread->deadline;
+    if (thread->escalation == 0) {
+        thread->escalation = 1;
+        job->cancelled = "timeout";
+        fl_pool_thread_cancel(thread, job, "timeout");
+    } else if (thread->escalation == 1 && late > NOTICE) {
+        thread->escalation = 2;
+        fl_interrupt(&thread->thread, atomic_load(&thread->thread.claim.turn), "timeout", 504);
+    } else if (thread->escalation == 2 && late > NOTICE + INTERRUPTION) {
+        thread->escalation = 3;
+        retire(pool, thread, now);
+    }
+}
+
+void fl_pools_look(fl_pools *pools, uint64_t now)
+{
+    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
+    for (unsigned i = 0; i < count; i++) {
+        fl_pool *pool = pools->list[i];
+        pthread_mutex_lock(&pool->lock);
+        for (fl_pool_thread *thread = pool->threads, *next; thread; thread = next) {
+            next = thread->next;
+            look_at(pool, thread, now);
+        }
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
+/* the end */
+
+void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
+{
+    pthread_mutex_lock(&pool->lock);
+    *stats = pool->stats;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void fl_pool_close(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->closed = true;
+    for (fl_pool_thread *thread = pool->idle; thread; thread = thread->next_idle)
+        fl_pool_thread_summon(thread);
+    pthread_mutex_unlock(&pool->lock);
+}

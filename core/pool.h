@@ -1,0 +1,93 @@
+/* pool: threads that run jobs, each with a Lua state for each app whose jobs it got.
+ *
+ * Owner: the server, from its start to its end. An idle thread takes the next job, so no job waits
+ * behind a busy state; the queue is bounded. What is here may be called from *any* thread; the
+ * pool's lock guards the queue, the lists of threads and the counts. Threads are started when there
+ * is more work than idle ones, up to `size`.
+ *
+ * A job past its time is told so at its next await; soon after, the thread is interrupted by a
+ * signal, and when that does not help either, the thread is *retired*: the pool forgets it and
+ * starts another one. A retired thread still owns all it has; when its job ends after all, it
+ * closes that and is gone. */
+#ifndef FL_POOL_H
+#define FL_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "job.h"
+
+typedef struct fl_server fl_server;
+typedef struct fl_pools fl_pools;
+
+#define FL_POOLS_MOST 64 /* in one process: a job's chain has a bit for each */
+#define FL_POOL_NAME 64
+#define FL_POOL_BUCKETS 24 /* of its histograms: below 2^n µs */
+
+typedef struct fl_pool_options {
+    char name[FL_POOL_NAME];
+    unsigned size;          /* threads */
+    unsigned queue;         /* jobs that may wait */
+    uint64_t timeout;       /* ns that a job may run; 0: for ever */
+    uint64_t idle;          /* ns after which an idle thread ends; 0: never */
+    uint64_t max_memory;    /* bytes of Lua heap per state */
+    uint64_t recycle_after; /* jobs after which a state is made anew; 0: never */
+    unsigned retire_rate;   /* threads retired in a minute; beyond it they are not replaced */
+    int nice;
+    bool process; /* jobs run in child processes */
+} fl_pool_options;
+
+typedef struct fl_pool_stats {
+    unsigned threads, busy, idle, queued, retired; /* retired: that still run */
+    uint64_t submitted, completed, failed, timed_out, cancelled, refused;
+    uint64_t retirements, states_replaced;
+    uint64_t running;  /* ns that functions ran, in all */
+    uint64_t crossing; /* ns that threads spent on arguments and results */
+    uint64_t waits[FL_POOL_BUCKETS], runs[FL_POOL_BUCKETS];
+} fl_pool_stats;
+
+/* *boot* and *end* of the server. */
+int fl_pools_new(fl_pools **out, fl_server *server);
+/* Refuses jobs and tells all threads to end; true when all have within `patience` ns. */
+bool fl_pools_stop(fl_pools *pools, uint64_t patience);
+void fl_pools_free(fl_pools *pools); /* after stop was true */
+
+/* The watch thread, every few milliseconds: jobs past their time. */
+void fl_pools_look(fl_pools *pools, uint64_t now);
+unsigned fl_pools_retired(fl_pools *pools); /* threads that still run */
+
+/* Finds the pool of that name, of `app` or (UINT_MAX) of all apps, or makes it. UV_EEXIST: there is
+ * one with other options, `error` says which. */
+int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
+                 char *error, size_t error_size);
+fl_pool *fl_pools_at(fl_pools *pools, unsigned number); /* NULL: none */
+
+const fl_pool_options *fl_pool_options_of(const fl_pool *pool);
+fl_server *fl_pool_server(const fl_pool *pool);
+unsigned fl_pool_number(const fl_pool *pool);
+
+/* Queues the job, which the pool then holds too. 0, UV_ENOBUFS: the queue is full, UV_EAGAIN: too
+ * many threads had to be retired, UV_ECANCELED: the pool is closed. */
+int fl_pool_submit(fl_pool *pool, fl_job *job);
+
+/* Nobody waits for it any more. Not started, it never runs; started, it ends at its next await.
+ * `reason` is static text. */
+void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason);
+
+void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats);
+void fl_pool_close(fl_pool *pool); /* refuses jobs from now on; threads end with what is queued */
+
+/* For pool_thread.c: */
+
+/* Waits for a job and takes it. NULL: the thread has to end. */
+fl_job *fl_pool_take(fl_pool *pool, fl_pool_thread *thread);
+
+/* The thread's job has ended; false: the thread was retired meanwhile. The job goes home. */
+bool fl_pool_finish(fl_pool *pool, fl_pool_thread *thread, fl_job *job, uint64_t ran,
+                    uint64_t crossed);
+void fl_pool_state_replaced(fl_pool *pool);
+
+/* Last thing a thread does. */
+void fl_pool_left(fl_pool *pool, fl_pool_thread *thread);
+
+#endif

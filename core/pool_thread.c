@@ -1,0 +1,356 @@
+#include "pool_thread.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "remote.h"
+#include "server.h"
+#include "task.h"
+
+/* cancelling */
+
+static fl_job *job_of_cancel(fl_message *message)
+{
+    return (fl_job *)((char *)message - offsetof(fl_job, cancel));
+}
+
+static void deliver_cancel(fl_message *message, void *owner)
+{
+    fl_pool_thread *self = owner;
+    fl_job *job = job_of_cancel(message);
+    if (self->running == job && self->request)
+        fl_task_cancel_list(self->request->tasks, job->cancelled);
+    fl_job_release(job);
+}
+
+static void drop_cancel(fl_message *message)
+{
+    fl_job_release(job_of_cancel(message));
+}
+
+void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job, const char *reason)
+{
+    (void)reason; /* is in the job */
+    if (job->cancel.deliver) return;
+    job->cancel = (fl_message){.deliver = deliver_cancel, .drop = drop_cancel};
+    fl_job_hold(job);
+    if (fl_mailbox_post(thread->thread.mailbox, &job->cancel) < 0) fl_job_release(job);
+}
+
+void fl_pool_thread_summon(fl_pool_thread *thread)
+{
+    thread->wanted = true;
+    if (thread->place == FL_POOL_ASLEEP)
+        pthread_cond_signal(&thread->wake);
+    else
+        uv_async_send(&thread->summons);
+}
+
+static void summoned(uv_async_t *summons)
+{
+    uv_stop(summons->loop);
+}
+
+/* What a job has left behind has ended: the loop need not run for it. */
+static void something_ended(fl_thread *thread)
+{
+    fl_pool_thread *self = (fl_pool_thread *)thread;
+    if (!self->running && fl_thread_is_quiet(thread)) uv_stop(&thread->loop);
+}
+
+/* outcomes */
+
+/* The results on top of the job's coroutine, as a call on that coroutine: what raises in here is
+ * caught there.  (values…, job) -> message | nothing */
+static int pack_results(lua_State *co)
+{
+    fl_job *job = lua_touserdata(co, -1);
+    lua_pop(co, 1);
+    int count = lua_gettop(co);
+    return fl_parcel_pack(&job->result, co, 1, count, "result") < 0 ? 1 : 0;
+}
+
+static int call_on_top(lua_State *co, lua_CFunction function, fl_job *job, int values)
+{
+    if (!lua_checkstack(co, 3)) return LUA_ERRMEM;
+    lua_pushcfunction(co, function);
+    lua_insert(co, -values - 1);
+    lua_pushlightuserdata(co, job);
+    return lua_pcall(co, values + 1, LUA_MULTRET, 0);
+}
+
+static void keep_text(fl_job *job, fl_job_outcome outcome, const char *text)
+{
+    job->outcome = outcome;
+    (void)snprintf(job->text, sizeof(job->text), "%s", text ? text : "?");
+}
+
+/* jobs.describe(error, traceback) -> error that can cross, text of the traceback */
+static void keep_raised(fl_job *job, fl_task *task)
+{
+    fl_state *state = task->state;
+    lua_State *L = state->L;
+    fl_parcel_reset(&job->result);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state->describe);
+    lua_pushvalue(task->co, -1);
+    lua_xmove(task->co, L, 1);
+    luaL_traceback(L, task->co, NULL, 0);
+    job->outcome = FL_JOB_RAISED;
+    if (lua_pcall(L, 2, 2, 0) != 0 || fl_parcel_pack(&job->result, L, -2, 2, "error") < 0)
+        keep_text(job, FL_JOB_LOST, lua_tostring(L, -1));
+    lua_settop(L, 0);
+}
+
+static bool is_memory_error(const fl_task *task, int status)
+{
+    if (status == LUA_ERRMEM) return true;
+    return lua_type(task->co, -1) == LUA_TSTRING &&
+           strcmp(lua_tostring(task->co, -1), "not enough memory") == 0;
+}
+
+static void keep_failure(fl_pool_thread *self, fl_job *job, fl_task *task, int status)
+{
+    if (is_memory_error(task, status)) {
+        job->outcome = FL_JOB_OUT_OF_MEMORY;
+        self->broken = true;
+    } else if (job->cancelled && fl_task_was_cancelled(task)) {
+        job->outcome = strcmp(job->cancelled, "timeout") == 0 ? FL_JOB_TIMED_OUT : FL_JOB_CANCELLED;
+    } else {
+        keep_raised(job, task);
+    }
+}
+
+static void keep_results(fl_pool_thread *self, fl_job *job, fl_task *task, int results)
+{
+    int status = call_on_top(task->co, pack_results, job, results);
+    if (status == 0 && lua_gettop(task->co) == 0) {
+        job->outcome = FL_JOB_RETURNED;
+    } else if (is_memory_error(task, status)) {
+        job->outcome = FL_JOB_OUT_OF_MEMORY;
+        self->broken = true;
+    } else {
+        keep_raised(job, task); /* what cannot cross, with its path */
+    }
+}
+
+static void end_job(fl_pool_thread *self)
+{
+    fl_request *request = self->request;
+    self->running = NULL;
+    self->request = NULL;
+    fl_request_end(request);
+    fl_request_written(request);
+    fl_request_release(request);
+    uv_stop(&self->thread.loop);
+}
+
+static void job_ended(fl_task *task, int status, int results)
+{
+    fl_pool_thread *self = (fl_pool_thread *)task->state->thread;
+    fl_job *job = self->running;
+    self->ran = uv_hrtime() - self->entered;
+    if (status == 0)
+        keep_results(self, job, task, results);
+    else
+        keep_failure(self, job, task, status);
+    end_job(self);
+}
+
+/* The answer of a route's handler is complete (remote.h). */
+void fl_pool_thread_answered(fl_request *request)
+{
+    fl_pool_thread *self = (fl_pool_thread *)request->thread;
+    self->ran = uv_hrtime() - self->entered;
+    self->running->outcome = FL_JOB_RETURNED;
+    end_job(self);
+}
+
+/* running */
+
+/* (job) -> function, arguments…, on the job's own coroutine */
+static int unpack_call(lua_State *co)
+{
+    fl_job *job = lua_touserdata(co, 1);
+    lua_settop(co, 0);
+    if (job->kind != FL_JOB_CALL) {
+        fl_state *state = fl_state_of(co);
+        lua_rawgeti(co, LUA_REGISTRYINDEX,
+                    job->kind == FL_JOB_MAP ? state->run_map : state->run_stream);
+    }
+    int count = fl_parcel_unpack(&job->call, co);
+    if (count < 0) return lua_error(co);
+    return lua_gettop(co);
+}
+
+/* As a turn of Lua's: modules that the function names may have to be loaded. */
+static int enter_unpack(fl_pool_thread *self, fl_task *task, fl_job *job)
+{
+    fl_state *state = task->state;
+    state->memory.enforced = true;
+    fl_claim_enter_lua(&self->thread.claim);
+    int status = call_on_top(task->co, unpack_call, job, 0);
+    fl_claim_take(&self->thread.claim);
+    state->memory.enforced = false;
+    return status;
+}
+
+static void run_call(fl_pool_thread *self, fl_state *state, fl_job *job)
+{
+    fl_task *task = fl_task_new(state, self->request, job_ended);
+    if (!task) {
+        keep_text(job, FL_JOB_LOST, "not enough memory for a task");
+        end_job(self);
+        return;
+    }
+    int status = enter_unpack(self, task, job);
+    self->entered = uv_hrtime();
+    if (status == 0)
+        fl_task_run(task, lua_gettop(task->co) - 1);
+    else
+        fl_task_fail(task, status);
+}
+
+static fl_state *state_for(fl_pool_thread *self, fl_job *job)
+{
+    fl_thread *thread = &self->thread;
+    fl_state **place = &thread->states[job->app];
+    if (*place) return *place;
+    char error[sizeof(job->text)];
+    const fl_app_place *app = fl_server_app(thread->server, job->app);
+    int status = fl_state_new_pooled(place, thread, app, fl_pool_options_of(self->pool)->max_memory,
+                                     error, sizeof(error));
+    if (status == 0) return *place;
+    keep_text(job, FL_JOB_LOST, error);
+    if (*place) fl_thread_close_state(thread, job->app);
+    return NULL;
+}
+
+static fl_request *request_for(fl_pool_thread *self, fl_state *state, fl_job *job)
+{
+    fl_request *request = fl_request_new(&self->thread, NULL);
+    if (!request) return NULL;
+    request->base = "";
+    request->state = state;
+    request->job = job;
+    if (job->request_number) request->number = job->request_number;
+    return request;
+}
+
+static void start_job(fl_pool_thread *self, fl_job *job)
+{
+    fl_state *state = state_for(self, job);
+    if (!state) return;
+    self->request = request_for(self, state, job);
+    if (!self->request) {
+        keep_text(job, FL_JOB_LOST, "not enough memory for a job");
+        return;
+    }
+    self->running = job;
+    self->jobs_run[job->app]++;
+    if (job->kind == FL_JOB_REQUEST) {
+        self->entered = uv_hrtime();
+        fl_remote_run(self->request, job);
+    } else {
+        run_call(self, state, job);
+    }
+}
+
+static void maybe_replace_state(fl_pool_thread *self, unsigned app)
+{
+    uint64_t most = fl_pool_options_of(self->pool)->recycle_after;
+    fl_state *state = self->thread.states[app];
+    if (state) fl_state_safe_point(state);
+    if (!self->broken && (!most || self->jobs_run[app] < most)) return;
+    if (self->broken) fl_pool_state_replaced(self->pool);
+    self->broken = false;
+    self->jobs_run[app] = 0;
+    fl_thread_close_state(&self->thread, app);
+}
+
+/* false: it was retired meanwhile. */
+static bool run_job(fl_pool_thread *self, fl_job *job)
+{
+    unsigned app = job->app;
+    uint64_t begun = job->begun;
+    self->ran = 0;
+    uv_update_time(&self->thread.loop);
+    start_job(self, job);
+    while (self->running) uv_run(&self->thread.loop, UV_RUN_DEFAULT);
+    uint64_t took = uv_hrtime() - begun;
+    uint64_t crossed = took > self->ran ? took - self->ran : 0;
+    bool kept = fl_pool_finish(self->pool, self, job, self->ran, crossed);
+    if (kept) maybe_replace_state(self, app);
+    return kept;
+}
+
+static void set_nice(int nice)
+{
+    if (nice) (void)setpriority(PRIO_PROCESS, (id_t)gettid(), nice); /* of this thread alone */
+}
+
+static void *run(void *data)
+{
+    fl_pool_thread *self = data;
+    fl_pool *pool = self->pool;
+    fl_job *job;
+    fl_thread_begin(&self->thread);
+    set_nice(fl_pool_options_of(pool)->nice);
+    while ((job = fl_pool_take(pool, self)) != NULL)
+        if (!run_job(self, job)) break;
+    fl_thread_end_loop(&self->thread);
+    fl_pool_left(pool, self); /* the server may end from here on */
+    fl_thread_close(&self->thread);
+    pthread_cond_destroy(&self->wake);
+    free(self->jobs_run);
+    free(self);
+    return NULL;
+}
+
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+static int init(fl_pool_thread *self, fl_pool *pool)
+{
+    fl_server *server = fl_pool_server(pool);
+    fl_thread *thread = &self->thread;
+    fl_server_prepare_thread(server, thread);
+    unsigned apps = (unsigned)thread->settings->app_count;
+    self->pool = pool;
+    thread->metrics = &self->metrics;
+    thread->draining = true; /* so that it is told when tasks have ended */
+    thread->ended = something_ended;
+    thread->states = calloc(apps ? apps : 1, sizeof(*thread->states));
+    thread->state_count = apps;
+    self->jobs_run = calloc(apps ? apps : 1, sizeof(*self->jobs_run));
+    if (!thread->states || !self->jobs_run) return UV_ENOMEM;
+    init_condition(&self->wake);
+    int status = fl_thread_init(thread, self);
+    return status < 0 ? status : uv_async_init(&thread->loop, &self->summons, summoned);
+}
+
+int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool)
+{
+    fl_pool_thread *self = calloc(1, sizeof(*self));
+    if (!self) return UV_ENOMEM;
+    int status = init(self, pool);
+    if (status == 0) status = fl_thread_start(&self->thread, run, self);
+    if (status == 0) {
+        pthread_detach(self->thread.id);
+        *out = self;
+        return 0;
+    }
+    free(self->thread.states);
+    free(self->jobs_run);
+    free(self);
+    return status;
+}

@@ -1,0 +1,197 @@
+#include "remote.h"
+
+#include <stdlib.h>
+
+#include "connection.h"
+#include "handler.h"
+#include "pool.h"
+#include "pool_thread.h"
+#include "response.h"
+#include "web.h"
+
+/* the web thread's side */
+
+static fl_remote *remote_new(const fl_request *request)
+{
+    fl_remote *remote = calloc(1, sizeof(*remote));
+    if (!remote) return NULL;
+    remote->headers = calloc(request->header_count + 1u, sizeof(*remote->headers));
+    if (!remote->headers) {
+        free(remote);
+        return NULL;
+    }
+    remote->head.headers = remote->headers;
+    fl_request_copy_head(&remote->head, request);
+    fl_buffer_append(&remote->text, request->base, request->head_size);
+    remote->host_size = request->host.size;
+    if (request->host.size) remote->host = (size_t)(request->host.data - request->base);
+    fl_buffer_slice(&remote->body, fl_request_body(request));
+    fl_buffer_append(&remote->trailers, request->trailers.data, request->trailers.size);
+    return remote;
+}
+
+void fl_remote_free(fl_remote *remote)
+{
+    fl_buffer_close(&remote->text);
+    fl_buffer_close(&remote->body);
+    fl_buffer_close(&remote->trailers);
+    fl_buffer_close(&remote->type);
+    fl_buffer_close(&remote->lines);
+    fl_buffer_close(&remote->answer);
+    free(remote->headers);
+    free(remote);
+}
+
+static fl_slice all_of(const fl_buffer *buffer)
+{
+    return fl_slice_of(buffer->data, buffer->size);
+}
+
+static int status_of(fl_job_outcome outcome)
+{
+    switch (outcome) {
+    case FL_JOB_TIMED_OUT: return 504;
+    case FL_JOB_CANCELLED: return 503;
+    case FL_JOB_RETURNED:
+    case FL_JOB_RAISED:
+    case FL_JOB_OUT_OF_MEMORY:
+    case FL_JOB_LOST: return 500;
+    }
+    return 500;
+}
+
+static void log_failure(const fl_request *request, const fl_job *job)
+{
+    char id[40];
+    fl_slice what = job->outcome == FL_JOB_OUT_OF_MEMORY
+                        ? FL_SLICE("not enough memory; the pool's state is replaced")
+                        : fl_slice_from_string(job->text);
+    const fl_log_field fields[] = {
+        fl_field_text("request_id", fl_request_shown_id(request, id)),
+        fl_field_text("route", fl_slice_from_string(request->route->title)),
+        fl_field_text("error", what)};
+    fl_log_line(request->thread->log, FL_LOG_ERROR, FL_SLICE("unhandled error in a pool"), fields,
+                sizeof(fields) / sizeof(*fields));
+}
+
+static void answer(fl_request *request, const fl_job *job)
+{
+    const fl_remote *remote = job->remote;
+    if (job->outcome == FL_JOB_RETURNED && remote->status && !remote->answer.failed) {
+        fl_response_send(request, remote->status, all_of(&remote->type), all_of(&remote->lines),
+                         all_of(&remote->answer));
+        fl_handler_end(request);
+        return;
+    }
+    if (job->outcome == FL_JOB_LOST || job->outcome == FL_JOB_OUT_OF_MEMORY)
+        log_failure(request, job);
+    fl_handler_fail(request, status_of(job->outcome));
+}
+
+static void job_ended(fl_job *job)
+{
+    fl_request *request = job->waiter;
+    job->waiter = NULL;
+    request->away = NULL;
+    fl_thread_tick(request->thread);
+    if (request->connection && !request->ended)
+        answer(request, job);
+    else
+        fl_handler_end(request);
+    fl_request_release(request);
+    fl_job_release(job);
+}
+
+static fl_job *job_new(fl_request *request)
+{
+    fl_state *state = request->state;
+    fl_job *job = fl_job_new(request->route->pool, FL_JOB_REQUEST, state->address);
+    if (!job) return NULL;
+    job->app = state->number;
+    job->request_number = request->number;
+    job->timeout = fl_pool_options_of(request->route->pool)->timeout;
+    job->ended = job_ended;
+    job->remote = remote_new(request);
+    if (job->remote) return job;
+    fl_job_release(job);
+    return NULL;
+}
+
+void fl_remote_submit(fl_request *request)
+{
+    fl_job *job = job_new(request);
+    int status = job ? fl_pool_submit(request->route->pool, job) : UV_ENOMEM;
+    if (status < 0) {
+        if (job) fl_job_release(job);
+        fl_handler_fail(request, 503);
+        return;
+    }
+    job->waiter = request;
+    request->away = job;
+    fl_request_hold(request);
+}
+
+void fl_remote_give_up(fl_request *request, const char *reason)
+{
+    fl_job *job = request->away;
+    request->away = NULL;
+    job->waiter = NULL;
+    fl_pool_cancel(job->pool, job, reason);
+    fl_job_release(job);
+    fl_request_release(request);
+}
+
+/* the pool's side */
+
+static bool take_head(fl_request *request, const fl_remote *remote)
+{
+    fl_request_copy_head(request, &remote->head);
+    fl_buffer_append(&request->head, remote->text.data, remote->text.size);
+    fl_buffer_append(&request->body_kept, remote->body.data, remote->body.size);
+    fl_buffer_append(&request->trailers, remote->trailers.data, remote->trailers.size);
+    if (request->head.failed || request->body_kept.failed || request->trailers.failed) return false;
+    request->base = request->head.data;
+    if (remote->host_size)
+        request->host = fl_slice_of(request->base + remote->host, remote->host_size);
+    request->body_size = request->body_kept.size;
+    request->complete = true;
+    request->dispatched = true;
+    return true;
+}
+
+/* An answer that the app's code has no part in. */
+static void answer_lost(fl_request *request, const char *why)
+{
+    fl_log_printf(request->thread->log, FL_LOG_ERROR, "a pool cannot run %s: %s",
+                  request->route ? request->route->title : "a request", why);
+    fl_handler_fail(request, 500);
+}
+
+void fl_remote_run(fl_request *request, fl_job *job)
+{
+    char error[512];
+    if (!take_head(request, job->remote)) {
+        answer_lost(request, "not enough memory");
+    } else if (fl_state_load(request->state, error, sizeof(error)) < 0) {
+        answer_lost(request, error);
+    } else {
+        fl_request_route(request);
+        if (request->route)
+            fl_handler_run(request);
+        else
+            answer_lost(request, "its routes are not those of the web thread");
+    }
+}
+
+void fl_remote_answer(fl_request *request, int status, fl_slice type, fl_slice lines, fl_slice body)
+{
+    fl_remote *remote = request->job->remote;
+    if (remote->status) return;
+    remote->status = status;
+    request->status = status;
+    request->answered = true;
+    fl_buffer_slice(&remote->type, type);
+    fl_buffer_slice(&remote->lines, lines);
+    fl_buffer_slice(&remote->lines, fl_slice_of(request->extra.data, request->extra.size));
+    fl_buffer_slice(&remote->answer, body);
+}

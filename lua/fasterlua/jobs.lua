@@ -1,0 +1,90 @@
+-- What runs in a pool's state around a job's function: C calls these.
+--
+--     jobs.describe(err, traceback) -- an error and its traceback, able to cross to the caller
+--     jobs.map(fn, { 1, 2, 3 }) -- { fn(1), fn(2), fn(3) }
+--     jobs.stream(emit, fn, ...) -- what fn yields goes to emit, piece by piece
+
+local future = require "fasterlua.future"
+local coroutines = require "fasterlua.coroutines"
+
+local getmetatable, pairs, tostring, type = getmetatable, pairs, tostring, type
+
+local jobs = {}
+
+local plain = { ["nil"] = true, boolean = true, number = true, string = true }
+
+-- A raised table loses its metatable and what cannot cross; its text is kept as `message`.
+local function plain_error(err)
+  local copy = {}
+  for key, value in pairs(err) do
+    if type(key) == "string" and plain[type(value)] then
+      copy[key] = value
+    end
+  end
+  if copy.message == nil then
+    local ok, text = pcall(tostring, err)
+    copy.message = ok and text or "(error object that tostring cannot show)"
+  end
+  return copy
+end
+
+--- Makes an error value fit to cross, and joins its tracebacks.
+---@param err any
+---@param traceback string of the job's coroutine
+---@return any err
+---@return string traceback
+function jobs.describe(err, traceback)
+  traceback = future.traceback(err, traceback)
+  if plain[type(err)] then
+    return err, traceback
+  elseif type(err) ~= "table" then
+    return tostring(err), traceback
+  end
+  local metatable = getmetatable(err)
+  if type(metatable) == "table" and metatable.__crossing then
+    return err, traceback
+  end
+  return plain_error(err), traceback
+end
+
+--- Calls fn with each item of a list, in order.
+---@param fn fun(item: any): any
+---@param list any[]
+---@return any[] results
+function jobs.map(fn, list)
+  local results = {}
+  for index = 1, #list do
+    results[index] = fn(list[index])
+  end
+  return results
+end
+
+--- Runs fn in a coroutine; what it yields is given to `emit`, which may wait.
+---@param emit fun(...)
+---@param fn function
+---@param ... any its arguments
+---@return any ... what fn returned
+function jobs.stream(emit, fn, ...)
+  local co = coroutine.create(fn)
+  local function pass(ok, ...)
+    if not ok then
+      local err = ...
+      coroutines.on_error(err, co)
+      error(err, 0)
+    end
+    if coroutine.status(co) == "dead" then
+      return true, ...
+    end
+    emit(...)
+    return false
+  end
+  local function results(is_over, ...)
+    if is_over then
+      return ...
+    end
+    return results(pass(coroutine.resume(co)))
+  end
+  return results(pass(coroutine.resume(co, ...)))
+end
+
+return jobs
