@@ -86,7 +86,7 @@ end)
 app:get("/two-writers", function()
   return fl.stream(function(write)
     local function many(letter)
-      for _ = 1, 40 do write(letter:rep(65536)) end
+      for _ = 1, 160 do write(letter:rep(65536)) end
       return letter
     end
     local a, b = await(fl.gather(fl.spawn(many, "a"), fl.spawn(many, "b")))
@@ -369,7 +369,7 @@ support.describe_server("a stream", { app = app, settings = { threads = 1 } }, f
     client:send "GET /two-writers HTTP/1.0\r\nHost: a\r\n\r\n"
     assert.is_truthy(client:receive "\r\n\r\n")
     sleep(0.1)
-    drain(client, 80 * 65536)
+    drain(client, 320 * 65536)
     assert.is_true((client:closed()))
     get_server():wait_log "note: both have written: ab"
   end)
