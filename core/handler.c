@@ -120,7 +120,10 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
     } else if (kind == 1) {
         fl_connection *connection = request->connection;
         if (!connection->processing) fl_connection_flush(connection); /* the head goes first */
-        run_stream(request);
+        if (request->connection)
+            run_stream(request);
+        else
+            end_request(request); /* the head could not be sent */
     } else {
         request->thread->out.size = out;
         request->answered = false;
