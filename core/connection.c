@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <lauxlib.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #define LINGER_MS 2000
 #define LINGER_BYTES (256 * 1024)
 #define BODY_LOOK_MS 1000
+#define RESET_LOOK_MS 1000       /* while nothing is read, a reset is only found by looking */
 #define BATCH_BYTES (256 * 1024) /* answers gathered before they are written */
 #define NEVER UINT64_MAX
 
@@ -431,6 +433,33 @@ static bool wants_bytes(const fl_connection *connection)
     return request->body_kept.size < most;
 }
 
+/* A client that has closed its side, with nothing pipelined left: what may be cancelled is soon. */
+static bool is_leaving(const fl_connection *connection)
+{
+    const fl_request *request = connection->request;
+    bool cancel = request->route && request->route->cancel;
+    return connection->half_closed && connection->ahead.size == 0 && cancel;
+}
+
+/* The deadline while a handler runs and nothing is to be written. */
+static void watch_client(fl_connection *connection)
+{
+    if (is_leaving(connection))
+        expire_at(connection, loop_now(connection) + HALF_CLOSE_MS);
+    else if (!connection->reading)
+        expire_at(connection, loop_now(connection) + RESET_LOOK_MS);
+    else
+        expire_at(connection, NEVER);
+}
+
+static bool is_reset(const fl_connection *connection)
+{
+    uv_os_fd_t fd;
+    if (uv_fileno((uv_handle_t *)connection->socket, &fd) < 0) return false;
+    struct pollfd entry = {.fd = fd};
+    return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLERR | POLLHUP));
+}
+
 /* What the connection waits for now. */
 static void settle(fl_connection *connection)
 {
@@ -452,7 +481,7 @@ static void settle(fl_connection *connection)
     } else if (!connection->http.head_done) {
         if (!connection->in_head) expire_in(connection, settings->head_timeout);
     } else if (request->complete) {
-        expire_at(connection, connection->half_closed ? connection->expires : NEVER);
+        watch_client(connection);
     }
     connection->in_head = request && !connection->http.head_done;
 }
@@ -480,8 +509,7 @@ static void receive_failed(fl_connection *connection, int status)
     bool answering = request && request->complete && request->dispatched;
     if (connection->phase == FL_CONNECTION_OPEN && status == UV_EOF && answering) {
         connection->half_closed = true; /* it may still read the answer */
-        if (request->route && request->route->cancel && connection->ahead.size == 0)
-            expire_at(connection, loop_now(connection) + HALF_CLOSE_MS);
+        if (!connection->output) watch_client(connection);
         return;
     }
     if (connection->phase == FL_CONNECTION_OPEN && status == UV_EOF && connection->output &&
@@ -531,6 +559,10 @@ static void look_at_body(fl_connection *connection)
 {
     const fl_settings *settings = connection->web->thread.settings;
     fl_request *request = connection->request;
+    if (!connection->reading && is_reset(connection)) {
+        fl_connection_close(connection);
+        return;
+    }
     uint64_t elapsed = loop_now(connection) - connection->body_since;
     bool waiting = request->expects_continue || !connection->reading;
     if (waiting || request->body_size >= settings->body_rate * elapsed / 1000) {
@@ -577,6 +609,8 @@ static void expired(fl_deadline *deadline)
         process(connection, (fl_slice){0});
     } else if (request && !request->complete) {
         look_at_body(connection);
+    } else if (request && !is_leaving(connection) && !is_reset(connection)) {
+        watch_client(connection);
     } else {
         fl_connection_close(connection); /* idle for too long, or half-closed */
     }

@@ -76,9 +76,8 @@ static void end_of_stream(fl_request *request)
     fl_connection *connection = request->connection;
     if (request->stream_chunked && connection &&
         fl_connection_write(connection, FL_SLICE("0\r\n\r\n"), (fl_slice){0}, (fl_slice){0}) < 0)
-        fl_connection_close(connection);
-    else
-        fl_handler_end(request);
+        fl_connection_close(connection); /* it left unnoticed: the request ends all the same */
+    fl_handler_end(request);
 }
 
 /* Cut without the last chunk, so that the client sees it is not all (RFC 9112 section 8). */
@@ -132,7 +131,10 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
     } else if (kind == 1) {
         fl_connection *connection = request->connection;
         if (!connection->processing) fl_connection_flush(connection); /* the head goes first */
-        run_stream(request);
+        if (request->connection)
+            run_stream(request);
+        else
+            end_request(request); /* the head could not be sent */
     } else {
         request->thread->out.size = out;
         request->answered = false;

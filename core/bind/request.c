@@ -5,6 +5,7 @@
 
 #include "connection.h"
 #include "fields.h"
+#include "handler.h"
 #include "json.h"
 #include "proxy.h"
 #include "response.h"
@@ -379,7 +380,10 @@ static int write_piece(fl_request *request, fl_slice piece)
     }
     request->bytes_out += piece.size;
     int status = fl_connection_write(connection, prefix, piece, suffix);
-    if (status < 0) return status;
+    if (status < 0) {
+        fl_handler_client_left(request);
+        return status;
+    }
     return fl_connection_queued(connection) >= request->thread->settings->write_buffer ? 1 : 0;
 }
 

@@ -9,17 +9,37 @@ local waiting = require "fasterlua.waiting"
 
 local stream = {}
 
-local function write(handle, piece)
+---@class fasterlua.Stream
+---@field handle number the request
+---@field drained fasterlua.Future|false settles when the writer that waits for the socket goes on
+
+local function end_draining(self)
+  local drained = self.drained
+  self.drained = false
+  future.settle(drained)
+end
+
+-- C wakes one writer of a stream: others wait for that one.
+local function wait_for_socket(self)
+  if self.drained then
+    return future.await(self.drained)
+  end
+  self.drained = future.new()
+  self.drained._is_detached = true -- who stops waiting for it does not cancel it for the others
+  future.finally(end_draining, self, waiting.suspend, core.drained, self.handle)
+end
+
+local function write(self, piece)
   if type(piece) == "number" then
     piece = tostring(piece)
   elseif type(piece) ~= "string" then
     error(("write: a string expected, got %s"):format(type(piece)), 3)
   end
-  local went_out = core.write(handle, piece)
+  local went_out = core.write(self.handle, piece)
   if went_out == nil then
     future.raise_cancelled("client left")
   elseif not went_out then
-    waiting.suspend(core.drained, handle)
+    wait_for_socket(self)
   end
 end
 
@@ -27,8 +47,9 @@ end
 ---@param handle number the request
 ---@param fn fun(write: fun(piece: string))
 function stream.run(handle, fn)
+  local self = { handle = handle, drained = false }
   return fn(function(piece)
-    write(handle, piece)
+    write(self, piece)
   end)
 end
 

@@ -54,6 +54,41 @@ app:get("/idle-stream", function()
     note("idle stream: " .. tostring(ok) .. " " .. tostring(err.reason))
   end)
 end)
+app:post("/idle-stream", function(req)
+  return fl.stream(function(write)
+    if req:header "x-read" then for _ in req:chunks() do break end end
+    write "first"
+    local ok, err = pcall(await, fl.sleep(30))
+    note("idle post: " .. tostring(ok) .. " " .. tostring(err.reason))
+  end)
+end)
+app:get("/large-then-idle", function()
+  return fl.stream(function(write)
+    for _ = 1, 160 do write(("x"):rep(65536)) end
+    local ok, err = pcall(await, fl.sleep(30))
+    note("large then idle: " .. tostring(ok) .. " " .. tostring(err.reason))
+  end)
+end)
+-- for clients that have closed their side, so that nobody reads any more, and then reset
+app:post("/unnoticed/end", function()
+  fl.background(function() note "unnoticed end: background" end)
+  return fl.stream(function(write) write "first" await(fl.sleep(0.2)) end)
+end)
+app:post("/unnoticed/begin", function()
+  fl.background(function() note "unnoticed begin: background" end)
+  await(fl.sleep(0.2))
+  return fl.stream(function() note "unnoticed begin: begun" await(fl.sleep(30)) end)
+end)
+app:post("/unnoticed/stubborn", function()
+  return fl.stream(function(write)
+    local ok, err = true, nil
+    while ok do
+      pcall(write, "first")
+      ok, err = pcall(await, fl.sleep(0.02))
+    end
+    note("unnoticed stubborn: " .. err.reason)
+  end)
+end)
 app:get("/broken", function()
   return fl.stream(function(write) write "some" await(fl.sleep(0.01)) error "in the middle" end)
 end)
@@ -86,7 +121,7 @@ end)
 app:get("/two-writers", function()
   return fl.stream(function(write)
     local function many(letter)
-      for _ = 1, 40 do write(letter:rep(65536)) end
+      for _ = 1, 160 do write(letter:rep(65536)) end
       return letter
     end
     local a, b = await(fl.gather(fl.spawn(many, "a"), fl.spawn(many, "b")))
@@ -185,7 +220,9 @@ end)
 return app
 ]]
 
-support.describe_server("a stream", { app = app, settings = { threads = 1 } }, function(get_server)
+local settings = { threads = 1, body_grace = "500ms" }
+
+support.describe_server("a stream", { app = app, settings = settings }, function(get_server)
   local function get(path)
     return get_server():get(path)
   end
@@ -356,6 +393,95 @@ support.describe_server("a stream", { app = app, settings = { threads = 1 } }, f
     get_server():wait_log "note: idle stream: false client left"
   end)
 
+  describe("to a client that leaves while nothing is read from it", function()
+    -- Closes this side, so that the server stops reading, then resets.
+    local function leave_unnoticed(path, wait_for)
+      local client = get_server():connect()
+      client:send(("POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"):format(path))
+      client:half_close()
+      if wait_for then assert.is_truthy(client:receive(wait_for)) end
+      sleep(0.05)
+      client:reset()
+    end
+
+    local function reset_behind(head, filling)
+      local client = get_server():connect()
+      client:send(head)
+      client:send(filling, 0.3)
+      assert.is_truthy(client:receive "first")
+      client:reset()
+    end
+
+    it("ends though its last chunk cannot be sent", function()
+      leave_unnoticed("/unnoticed/end", "first")
+      get_server():wait_log "note: unnoticed end: background"
+    end)
+
+    it("does not begin when its head cannot be sent", function()
+      leave_unnoticed "/unnoticed/begin"
+      get_server():wait_log "note: unnoticed begin: background"
+      assert.is_nil(get_server():log():find "unnoticed begin: begun")
+    end)
+
+    it("is cancelled though it swallows what write raises", function()
+      leave_unnoticed("/unnoticed/stubborn", "first")
+      get_server():wait_log "note: unnoticed stubborn: client left"
+    end)
+
+    it("is cancelled though it writes nothing", function()
+      local at = #get_server():log()
+      leave_unnoticed("/idle-stream", "first")
+      support.eventually(function()
+        return get_server():log():find("note: idle post: false client left", at, true)
+      end, 4)
+    end)
+
+    it("is cancelled behind many pipelined requests", function()
+      local at = #get_server():log()
+      reset_behind("GET /idle-stream HTTP/1.1\r\nHost: a\r\n\r\n",
+        ("GET /three HTTP/1.1\r\nHost: a\r\n\r\n"):rep(20000))
+      support.eventually(function()
+        return get_server():log():find("note: idle stream: false client left", at, true)
+      end, 4)
+    end)
+
+    it("is cancelled behind a body that it does not read on", function()
+      local at = #get_server():log()
+      reset_behind("POST /idle-stream HTTP/1.1\r\nHost: a\r\nX-Read: 1\r\n"
+        .. "Content-Length: 900000\r\n\r\n", ("x"):rep(800000))
+      support.eventually(function()
+        return get_server():log():find("note: idle post: false client left", at, true)
+      end, 4)
+    end)
+  end)
+
+  describe("to a client that closed its side is cancelled", function()
+    local function wait_cancelled(name, at)
+      support.eventually(function()
+        return get_server():log():find("note: " .. name .. ": false client left", at, true)
+      end)
+    end
+
+    it("as the last of several requests", function()
+      local client, at = get_server():connect(), #get_server():log()
+      client:send("GET /three HTTP/1.1\r\nHost: a\r\n\r\n"
+        .. "GET /idle-stream HTTP/1.1\r\nHost: a\r\n\r\n")
+      client:half_close()
+      assert.equal("onetwothree", client:response().body)
+      wait_cancelled("idle stream", at)
+    end)
+
+    it("when all that it has written has been read", function()
+      local client, at = get_server():connect { receive_buffer = 4096 }, #get_server():log()
+      client:send "GET /large-then-idle HTTP/1.0\r\nHost: a\r\n\r\n"
+      client:half_close()
+      assert.is_truthy(client:receive "\r\n\r\n")
+      sleep(0.6)
+      drain(client, 160 * 65536)
+      wait_cancelled("large then idle", at)
+    end)
+  end)
+
   it("of 10 MB arrives whole", function()
     local client = get_server():connect()
     client:send "GET /sized HTTP/1.0\r\nHost: a\r\n\r\n"
@@ -369,7 +495,7 @@ support.describe_server("a stream", { app = app, settings = { threads = 1 } }, f
     client:send "GET /two-writers HTTP/1.0\r\nHost: a\r\n\r\n"
     assert.is_truthy(client:receive "\r\n\r\n")
     sleep(0.1)
-    drain(client, 80 * 65536)
+    drain(client, 320 * 65536)
     assert.is_true((client:closed()))
     get_server():wait_log "note: both have written: ab"
   end)
