@@ -4,6 +4,7 @@
 #include <lualib.h>
 #include <stdlib.h>
 
+#include "bind/compress.h"
 #include "bind/digest.h"
 #include "bind/exec.h"
 #include "bind/fs.h"
@@ -53,6 +54,7 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.exec", fl_exec_module},
                                        {"fasterlua.json", fl_json_module},
                                        {"fasterlua.digest", fl_digest_module},
+                                       {"fasterlua.compress", fl_compress_module},
                                        {NULL, NULL}};
     fl_json_open(L);
     lua_getglobal(L, "package");
