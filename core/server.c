@@ -35,6 +35,7 @@ struct fl_server {
     fl_log *log;
     fl_ledger *ledger;
     fl_metrics *metrics;
+    fl_modules *modules;
     const fl_app_place **apps; /* longest prefix first */
     fl_web *webs;
     unsigned web_count, worker;
@@ -198,6 +199,11 @@ uv_loop_t *fl_server_loop(fl_server *server)
 const fl_app_place *fl_server_app(fl_server *server, size_t number)
 {
     return server->apps[number];
+}
+
+fl_modules *fl_server_modules(fl_server *server)
+{
+    return server->modules;
 }
 
 /* admin */
@@ -486,6 +492,7 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
+    if (status == 0) status = fl_modules_new(&server->modules);
     if (status == 0) status = make_webs(server);
     for (unsigned i = 0; i < server->web_count && status == 0; i++)
         status = fl_web_start(&server->webs[i]);
@@ -512,6 +519,7 @@ static void tear_down(fl_server *server)
     uv_walk(&server->loop, close_walked, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->loop);
+    fl_modules_free(server->modules);
     fl_metrics_free(server->metrics);
     fl_ledger_close(server->ledger);
     fl_log_close(server->log, LOG_PATIENCE);

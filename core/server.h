@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "mailbox.h"
+#include "modules.h"
 #include "settings.h"
 
 typedef struct fl_server fl_server;
@@ -25,6 +26,7 @@ fl_mailbox *fl_server_mailbox(fl_server *server); /* of the housekeeping loop; o
 uv_loop_t *fl_server_loop(fl_server *server);     /* the housekeeping loop: its thread only */
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */
 const fl_app_place *fl_server_app(fl_server *server, size_t number);      /* longest prefix first */
+fl_modules *fl_server_modules(fl_server *server); /* what Lua source has been compiled */
 void fl_server_closed(fl_server *server); /* a web thread has accepted its backlog and closed it */
 void fl_server_drained(fl_server *server, fl_web *web);
 void fl_server_ended(fl_server *server);                   /* a web thread will use it no more */

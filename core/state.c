@@ -12,7 +12,9 @@
 #include "bind/request.h"
 #include "bind/text.h"
 #include "json.h"
+#include "modules.h"
 #include "response.h"
+#include "server.h"
 #include "thread.h"
 #include "version.h"
 
@@ -271,9 +273,11 @@ static void require(lua_State *L, const char *module)
 static int load_app(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
+    fl_modules *modules = fl_server_modules(state->thread->server);
     luaL_openlibs(L);
     if (luaL_dostring(L, jit_options)) return lua_error(L);
     set_paths(L, state->thread->settings, state->app);
+    fl_modules_install(modules, L);
     fl_state_preload(L);
     require(L, "fasterlua.request");
     if (luaL_dostring(L, jit_watch)) return lua_error(L);
@@ -285,7 +289,7 @@ static int load_app(lua_State *L)
     state->stream = keep_function(L, lua_gettop(L), "run");
     require(L, "fasterlua.boot");
     lua_getfield(L, -1, "load");
-    if (luaL_loadfilex(L, state->app->file, "t")) return lua_error(L);
+    if (fl_modules_load(modules, L, state->app->file)) return lua_error(L);
     lua_pushstring(L, state->app->name);
     push_settings(state, L);
     lua_call(L, 3, 1);
