@@ -24,6 +24,9 @@ $(luajit_dev)    LuaJIT, OpenResty's branch: runs the apps
 libuv1-dev       event loops
 $(llhttp_dev)    parses HTTP/1.1
 libssl-dev       TLS and digests
+zlib1g-dev       gzip and deflate
+libbrotli-dev    brotli
+libzstd-dev      zstd
 lua-argparse     the command line
 lua-filesystem   finds the apps
 lua-cjson        for apps that require "cjson"
@@ -88,7 +91,7 @@ MAKEFLAGS += --no-print-directory
 .SUFFIXES:
 
 # Flags. Libraries' headers are system headers: our warnings are about our code.
-libraries = luajit libuv openssl
+libraries = luajit libuv openssl zlib libbrotlienc libbrotlidec libzstd
 library_flags := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(libraries) 2>/dev/null))
 library_links := $(shell pkg-config --libs $(libraries) 2>/dev/null)
 

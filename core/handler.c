@@ -134,7 +134,7 @@ static void answer_returned(fl_request *request, fl_task *task, int results)
         if (request->connection)
             run_stream(request);
         else
-            end_request(request); /* the head could not be sent */
+            fl_handler_end(request); /* the head could not be sent */
     } else {
         request->thread->out.size = out;
         request->answered = false;

@@ -42,6 +42,7 @@ struct fl_server {
     fl_metrics *metrics;
     fl_pools *pools;
     fl_pool *cpu_pool, *blocking_pool;
+    fl_modules *modules;
     const fl_app_place **apps; /* longest prefix first */
     fl_web *webs;
     unsigned web_count, worker;
@@ -232,6 +233,11 @@ void fl_server_prepare_thread(fl_server *server, fl_thread *thread)
     thread->log = server->log;
     thread->ledger = server->ledger;
     thread->all_metrics = server->metrics;
+}
+
+fl_modules *fl_server_modules(fl_server *server)
+{
+    return server->modules;
 }
 
 /* admin */
@@ -543,6 +549,7 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = make_loop(server);
     if (status == 0) status = make_pools(server, why, size);
     if (status == 0) status = fl_interruption_open();
+    if (status == 0) status = fl_modules_new(&server->modules);
     if (status == 0) status = make_webs(server);
     for (unsigned i = 0; i < server->web_count && status == 0; i++)
         status = fl_web_start(&server->webs[i]);
@@ -571,6 +578,7 @@ static void tear_down(fl_server *server)
     uv_walk(&server->loop, close_walked, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->loop);
+    fl_modules_free(server->modules);
     fl_metrics_free(server->metrics);
     fl_ledger_close(server->ledger);
     fl_log_close(server->log, LOG_PATIENCE);

@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "mailbox.h"
+#include "modules.h"
 #include "settings.h"
 
 typedef struct fl_server fl_server;
@@ -32,6 +33,7 @@ unsigned fl_server_app_number(fl_server *server, const fl_app_place *app);
 fl_pools *fl_server_pools(fl_server *server);
 fl_pool *fl_server_pool(fl_server *server, const char *name); /* "cpu", "blocking"; NULL: another */
 void fl_server_prepare_thread(fl_server *server, fl_thread *thread); /* what all threads share */
+fl_modules *fl_server_modules(fl_server *server); /* what Lua source has been compiled */
 void fl_server_closed(fl_server *server); /* a web thread has accepted its backlog and closed it */
 void fl_server_drained(fl_server *server, fl_web *web);
 void fl_server_ended(fl_server *server);                   /* a web thread will use it no more */

@@ -4,6 +4,7 @@
 #include <lualib.h>
 #include <stdlib.h>
 
+#include "bind/compress.h"
 #include "bind/digest.h"
 #include "bind/exec.h"
 #include "bind/fs.h"
@@ -12,6 +13,7 @@
 #include "bind/request.h"
 #include "bind/text.h"
 #include "json.h"
+#include "modules.h"
 #include "parcel.h"
 #include "pool.h"
 #include "response.h"
@@ -58,6 +60,7 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.pool", fl_pool_module},
                                        {"fasterlua.json", fl_json_module},
                                        {"fasterlua.digest", fl_digest_module},
+                                       {"fasterlua.compress", fl_compress_module},
                                        {NULL, NULL}};
     fl_json_open(L);
     fl_parcel_open(L);
@@ -300,9 +303,11 @@ static int keep_module_function(lua_State *L, const char *module, const char *fi
 static int load_framework(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
+    fl_modules *modules = fl_server_modules(state->thread->server);
     luaL_openlibs(L);
     if (luaL_dostring(L, jit_options)) return lua_error(L);
     set_paths(L, state->thread->settings, state->app);
+    fl_modules_install(modules, L);
     fl_state_preload(L);
     require(L, "fasterlua.request");
     if (luaL_dostring(L, jit_watch)) return lua_error(L);
@@ -325,9 +330,10 @@ static int load_framework(lua_State *L)
 static int load_app(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
+    fl_modules *modules = fl_server_modules(state->thread->server);
     require(L, "fasterlua.boot");
     lua_getfield(L, -1, "load");
-    if (luaL_loadfilex(L, state->app->file, "t")) return lua_error(L);
+    if (fl_modules_load(modules, L, state->app->file)) return lua_error(L);
     lua_pushstring(L, state->app->name);
     push_settings(state, L);
     lua_call(L, 3, 1);

@@ -20,6 +20,7 @@ local text = require "fasterlua.core.text"
 ---@field queue fun(size?: integer): fasterlua.Queue
 ---@field event fun(): fasterlua.Event
 ---@field digest table SHA-256 and friends
+---@field compress fasterlua.compress gzip, deflate, brotli and zstd
 ---@field fs table files
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
@@ -63,6 +64,7 @@ local lazy = {
   queue = { "fasterlua.sync", "queue" },
   event = { "fasterlua.sync", "event" },
   digest = { "fasterlua.digest" },
+  compress = { "fasterlua.compress" },
   fs = { "fasterlua.fs" },
   exec = { "fasterlua.exec" },
   state_pool = { "fasterlua.pool", "new" },
