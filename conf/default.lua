@@ -86,6 +86,7 @@ return {
   slow_handler = "50ms", -- is logged with its route; 0 is never
   stuck_handler = "1s", -- CPU time after which it is stopped; 0 is never
   blocked_handler = "2s", -- time blocked in the kernel after which it is stopped; 0 is never
+  exile = "60s", -- that a route runs in the cpu pool after its handler could not be stopped
 
   -- Stopping
   drain = "10s", -- for requests in progress to end

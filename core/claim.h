@@ -12,12 +12,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef enum { FL_CLAIM_C, FL_CLAIM_LUA, FL_CLAIM_RETIRED } fl_claim_state;
 
 typedef struct fl_claim {
-    _Atomic int state;
-    _Atomic unsigned long turn; /* counts entries into Lua: the same turn still runs, or not */
+    /* turn * 4 + state, in one word: who retires the thread means a turn, not whichever runs */
+    _Atomic uint64_t word;
+    uint64_t turn; /* its thread's own count of turns and of the pauses between them */
     int given; /* its thread's own count: 1 in Lua, 0 in C, less when owning functions nest there,
                   as when C makes the collector run a finalizer */
 } fl_claim;
@@ -26,31 +28,48 @@ typedef struct fl_claim {
 static inline void fl_claim_give(fl_claim *claim)
 {
     if (++claim->given == 1)
-        atomic_store_explicit(&claim->state, FL_CLAIM_LUA, memory_order_release);
+        atomic_store_explicit(&claim->word, claim->turn * 4 + FL_CLAIM_LUA, memory_order_release);
 }
 
 static inline void fl_claim_take(fl_claim *claim)
 {
     if (--claim->given != 0) return;
-    int expected = FL_CLAIM_LUA;
-    if (!atomic_compare_exchange_strong_explicit(&claim->state, &expected, FL_CLAIM_C,
-                                                 memory_order_acq_rel, memory_order_acquire))
+    uint64_t expected = claim->turn * 4 + FL_CLAIM_LUA;
+    if (!atomic_compare_exchange_strong_explicit(&claim->word, &expected,
+                                                 claim->turn * 4 + FL_CLAIM_C, memory_order_acq_rel,
+                                                 memory_order_acquire))
         pthread_exit(NULL);
 }
 
 static inline void fl_claim_enter_lua(fl_claim *claim)
 {
-    atomic_store_explicit(&claim->turn,
-                          atomic_load_explicit(&claim->turn, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    claim->turn++;
     fl_claim_give(claim);
 }
 
-/* the watch thread */
-static inline bool fl_claim_retire(fl_claim *claim)
+/* Between two turns the count is one more than in the one that is over: in C with the turn's own
+ * count is an owning function. */
+static inline void fl_claim_leave_lua(fl_claim *claim)
 {
-    int expected = FL_CLAIM_LUA;
-    return atomic_compare_exchange_strong(&claim->state, &expected, FL_CLAIM_RETIRED);
+    fl_claim_take(claim);
+    claim->turn++;
+    if (claim->given == 0)
+        atomic_store_explicit(&claim->word, claim->turn * 4 + FL_CLAIM_C, memory_order_release);
+}
+
+/* Any thread */
+static inline fl_claim_state fl_claim_look(fl_claim *claim, uint64_t *turn)
+{
+    uint64_t word = atomic_load_explicit(&claim->word, memory_order_acquire);
+    *turn = word / 4;
+    return (fl_claim_state)(word % 4);
+}
+
+/* The watch thread: false when that turn is not in Lua, or is over. */
+static inline bool fl_claim_retire(fl_claim *claim, uint64_t turn)
+{
+    uint64_t expected = turn * 4 + FL_CLAIM_LUA;
+    return atomic_compare_exchange_strong(&claim->word, &expected, turn * 4 + FL_CLAIM_RETIRED);
 }
 
 #endif

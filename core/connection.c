@@ -75,9 +75,9 @@ static void socket_closed(uv_handle_t *handle)
 
 static void count_connections(fl_web *web, int change)
 {
-    unsigned count = atomic_load_explicit(&web->connection_count, memory_order_relaxed);
+    unsigned count = atomic_load_explicit(&web->counts->connections, memory_order_relaxed);
     count = (unsigned)((int)count + change);
-    atomic_store_explicit(&web->connection_count, count, memory_order_relaxed);
+    atomic_store_explicit(&web->counts->connections, count, memory_order_relaxed);
     atomic_store_explicit(&web->thread.metrics->connections, count, memory_order_relaxed);
 }
 
@@ -624,6 +624,14 @@ static int open_socket(fl_connection *connection, int fd)
     return uv_tcp_open(connection->socket, fd);
 }
 
+static void link_into(fl_connection *connection, fl_web *web)
+{
+    connection->next = web->connections;
+    if (connection->next) connection->next->link = &connection->next;
+    connection->link = &web->connections;
+    web->connections = connection;
+}
+
 void fl_connection_open(fl_web *web, int fd)
 {
     fl_connection *connection = calloc(1, sizeof(*connection));
@@ -635,10 +643,7 @@ void fl_connection_open(fl_web *web, int fd)
     if (open_socket(connection, fd) < 0) goto fail;
     if (connection->peer.family != AF_UNIX) uv_tcp_nodelay(socket, 1);
     fl_http1_init(&connection->http, connection);
-    connection->next = web->connections;
-    if (connection->next) connection->next->link = &connection->next;
-    connection->link = &web->connections;
-    web->connections = connection;
+    link_into(connection, web);
     count_connections(web, 1);
     fl_metric_add(&web->thread.metrics->accepted, 1);
     set_reading(connection, true);
@@ -648,4 +653,81 @@ fail:
     free(connection);
     free(socket);
     close(fd);
+}
+
+/* Requests of that state, answered already, have nothing to do any more. */
+void fl_connection_leave_behind(fl_connection *connection, const fl_state *state)
+{
+    fl_request **link = &connection->unwritten;
+    while (*link) {
+        if ((*link)->state == state)
+            *link = (*link)->next;
+        else
+            link = &(*link)->next;
+    }
+}
+
+/* The write under way belongs to the dead loop: what it has not sent is sent anew. */
+static int take_output(fl_connection *connection, size_t left)
+{
+    fl_output *old = connection->output;
+    if (!old) return 0;
+    fl_output *output = calloc(1, sizeof(*output));
+    if (!output) return UV_ENOMEM;
+    output->data = old->data;
+    output->queued = old->queued;
+    fl_buffer_consume(&output->data, output->data.size - left);
+    connection->output = output;
+    return 0;
+}
+
+/* It was closed, but the dead loop will never say so. */
+static void bury(fl_connection *connection)
+{
+    if (connection->output) output_free(connection->output);
+    fl_buffer_close(&connection->ahead);
+    free(connection);
+}
+
+static int move_socket(fl_connection *connection, fl_web *web, int fd, size_t left)
+{
+    uv_tcp_t *socket = malloc(sizeof(*socket));
+    if (!socket) return UV_ENOMEM;
+    connection->web = web;
+    connection->socket = socket;
+    int status = open_socket(connection, fd);
+    if (status == 0) status = take_output(connection, left);
+    return status;
+}
+
+int fl_connection_take_over(fl_connection *connection, fl_web *web)
+{
+    uv_os_fd_t fd;
+    uv_stream_t *old = (uv_stream_t *)connection->socket;
+    if (connection->phase == FL_CONNECTION_CLOSED || uv_fileno((uv_handle_t *)old, &fd) < 0) {
+        bury(connection);
+        return UV_ECANCELED;
+    }
+    bool reading = connection->reading;
+    connection->reading = false;
+    int status = move_socket(connection, web, fd, uv_stream_get_write_queue_size(old));
+    if (status < 0) { /* no memory for its handle */
+        close(fd);
+        fl_deadline_stop(&connection->deadline);
+        connection->web = web;
+        count_connections(web, -1);
+        bury(connection);
+        return status;
+    }
+    link_into(connection, web);
+    set_reading(connection, reading);
+    if (connection->output && start_write(connection) < 0) fl_connection_close(connection);
+    return 0;
+}
+
+void fl_connection_take_batch(fl_connection *connection, const fl_buffer *out)
+{
+    fl_buffer_append(&connection->web->thread.out, out->data, out->size);
+    connection->processing = false;
+    keep_rest(connection, connection->unread);
 }

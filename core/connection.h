@@ -71,6 +71,13 @@ int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice pie
                         fl_slice suffix);
 size_t fl_connection_queued(const fl_connection *connection);
 
+/* Evacuation, on the loop of `web`, which takes the connection over; the loop it was on is dead.
+ * take_over: 0, or a negative uv code and the connection is gone. take_batch: it was being read:
+ * what was answered and not yet written, and what was not yet parsed, come with it. */
+void fl_connection_leave_behind(fl_connection *connection, const fl_state *state);
+int fl_connection_take_over(fl_connection *connection, fl_web *web);
+void fl_connection_take_batch(fl_connection *connection, const fl_buffer *out);
+
 void fl_connection_want_body(fl_connection *connection); /* sends 100 Continue, reads on */
 bool fl_connection_is_idle(const fl_connection *connection);
 

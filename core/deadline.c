@@ -53,6 +53,23 @@ void fl_deadline_stop(fl_deadline *deadline)
     deadline->next = NULL;
 }
 
+static void move_list(fl_wheel *to, fl_deadline *list, const fl_state *except)
+{
+    for (fl_deadline *deadline = list, *next; deadline; deadline = next) {
+        next = deadline->next;
+        if (except && deadline->state == except) continue;
+        fl_deadline_stop(deadline);
+        insert(to, deadline);
+    }
+}
+
+void fl_wheel_move(fl_wheel *to, fl_wheel *from, const fl_state *except)
+{
+    for (unsigned level = 0; level < FL_WHEEL_LEVELS; level++)
+        for (unsigned slot = 0; slot < FL_WHEEL_SLOTS; slot++)
+            move_list(to, from->slots[level][slot], except);
+}
+
 /* How many slots from `from` (exclusive) to the first occupied one, 1 … 64. */
 static unsigned slots_until(uint64_t occupied, unsigned from)
 {

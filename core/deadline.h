@@ -38,6 +38,9 @@ void fl_deadline_start(fl_wheel *wheel, fl_deadline *deadline, uint64_t at,
                        fl_deadline_callback callback);
 void fl_deadline_stop(fl_deadline *deadline); /* harmless when not started */
 
+/* Moves all that are started from one wheel to another, but those of `except` (NULL: nobody). */
+void fl_wheel_move(fl_wheel *to, fl_wheel *from, const fl_state *except);
+
 /* No deadline fires before this time (it may be early, never late); UINT64_MAX: none is started. */
 uint64_t fl_wheel_next(const fl_wheel *wheel);
 void fl_wheel_advance(fl_wheel *wheel, uint64_t now);

@@ -374,9 +374,16 @@ static bool too_many(fl_thread *thread)
     return fl_server_in_flight(thread->server) > limit;
 }
 
+static bool is_exiled(const fl_request *request)
+{
+    const fl_thread *thread = request->thread;
+    return fl_exile_has(thread->exile, request->route->ledger, thread->now);
+}
+
 /* Request and answer cross as bytes, as a whole. */
 static void run_in_pool(fl_request *request)
 {
+    request->in_pool = true;
     start_timeout(request);
     if (request->complete) {
         fl_remote_submit(request);
@@ -388,8 +395,15 @@ static void run_in_pool(fl_request *request)
 
 void fl_handler_body_complete(fl_request *request)
 {
-    if (!request->ended && !request->away && request->route && request->route->pool)
-        fl_remote_submit(request);
+    if (!request->ended && !request->away && request->in_pool) fl_remote_submit(request);
+}
+
+void fl_handler_run_again(fl_request *request)
+{
+    if (request->route->pool || is_exiled(request))
+        run_in_pool(request);
+    else
+        fl_handler_run(request);
 }
 
 void fl_handler_dispatch(fl_request *request)
@@ -403,10 +417,8 @@ void fl_handler_dispatch(fl_request *request)
         fl_handler_fail(request, 503);
     } else if (request->refused) {
         fl_handler_refuse(request, request->refused);
-    } else if (request->route->pool) {
-        run_in_pool(request);
     } else {
-        fl_handler_run(request);
+        fl_handler_run_again(request);
     }
 }
 

@@ -49,8 +49,9 @@ static void signalled(int number, siginfo_t *info, void *context)
     fl_thread *thread = info->si_value.sival_ptr;
     fl_interruption *interruption = &thread->interruption;
     lua_State *L = atomic_load(&interruption->inside);
-    bool same = atomic_load(&interruption->turn) == atomic_load(&thread->claim.turn);
-    if (!L || !same || atomic_load(&thread->claim.state) != FL_CLAIM_LUA) return;
+    uint64_t turn;
+    if (fl_claim_look(&thread->claim, &turn) != FL_CLAIM_LUA) return;
+    if (!L || turn != atomic_load(&interruption->turn)) return;
     atomic_store(&interruption->hooked, true);
     interruption->raised = 0;
     lua_sethook(L, stop, LUA_MASKCOUNT, 1);
@@ -63,7 +64,7 @@ int fl_interruption_open(void)
     return sigaction(signal_number(), &action, NULL) < 0 ? UV_EINVAL : 0;
 }
 
-void fl_interrupt(fl_thread *thread, unsigned long turn, const char *kind, int status)
+void fl_interrupt(fl_thread *thread, uint64_t turn, const char *kind, int status)
 {
     thread->interruption.kind = kind;
     thread->interruption.status = status;

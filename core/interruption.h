@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <lua.h>
 
@@ -16,7 +17,7 @@ typedef struct fl_thread fl_thread;
 
 typedef struct fl_interruption { /* of one thread */
     _Atomic(lua_State *) inside; /* the state whose Lua runs */
-    _Atomic unsigned long turn;  /* to be interrupted; 0: none */
+    _Atomic uint64_t turn;       /* to be interrupted; 0: none */
     _Atomic bool hooked;         /* the hook is set: to be cleared when the turn is over */
     const char *kind;            /* of the error to raise: static text */
     int status;
@@ -27,7 +28,7 @@ typedef struct fl_interruption { /* of one thread */
 int fl_interruption_open(void);
 
 /* Any thread but its own: the present turn of `thread` shall raise { kind =, status = }. */
-void fl_interrupt(fl_thread *thread, unsigned long turn, const char *kind, int status);
+void fl_interrupt(fl_thread *thread, uint64_t turn, const char *kind, int status);
 
 /* *loop*: the turn is over. */
 void fl_interruption_clear(fl_thread *thread, lua_State *L);

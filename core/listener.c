@@ -52,7 +52,7 @@ static bool accept_one(fl_listener *listener)
 
 static bool is_full(const fl_web *web)
 {
-    return atomic_load_explicit(&web->connection_count, memory_order_relaxed) >=
+    return atomic_load_explicit(&web->counts->connections, memory_order_relaxed) >=
            web->connections_most;
 }
 

@@ -503,7 +503,9 @@ static void look_at(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
         fl_pool_thread_cancel(thread, job, "timeout");
     } else if (thread->escalation == 1 && late > NOTICE) {
         thread->escalation = 2;
-        fl_interrupt(&thread->thread, atomic_load(&thread->thread.claim.turn), "timeout", 504);
+        uint64_t turn;
+        if (fl_claim_look(&thread->thread.claim, &turn) == FL_CLAIM_LUA)
+            fl_interrupt(&thread->thread, turn, "timeout", 504);
     } else if (thread->escalation == 2 && late > NOTICE + INTERRUPTION) {
         thread->escalation = 3;
         retire(pool, thread, now);

@@ -193,7 +193,7 @@ static int enter_unpack(fl_pool_thread *self, fl_task *task, fl_job *job)
     state->memory.enforced = true;
     fl_claim_enter_lua(&self->thread.claim);
     int status = call_on_top(task->co, unpack_call, job, 0);
-    fl_claim_take(&self->thread.claim);
+    fl_claim_leave_lua(&self->thread.claim);
     state->memory.enforced = false;
     return status;
 }

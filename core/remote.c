@@ -7,6 +7,7 @@
 #include "pool.h"
 #include "pool_thread.h"
 #include "response.h"
+#include "server.h"
 #include "web.h"
 
 /* the web thread's side */
@@ -102,14 +103,22 @@ static void job_ended(fl_job *job)
     fl_job_release(job);
 }
 
+/* The route's own, or the default one for what is in exile. */
+static fl_pool *pool_of(const fl_request *request)
+{
+    fl_pool *own = request->route->pool;
+    return own ? own : fl_server_pool(request->thread->server, "cpu");
+}
+
 static fl_job *job_new(fl_request *request)
 {
     fl_state *state = request->state;
-    fl_job *job = fl_job_new(request->route->pool, FL_JOB_REQUEST, state->address);
+    fl_pool *pool = pool_of(request);
+    fl_job *job = fl_job_new(pool, FL_JOB_REQUEST, state->address);
     if (!job) return NULL;
     job->app = state->number;
     job->request_number = request->number;
-    job->timeout = fl_pool_options_of(request->route->pool)->timeout;
+    job->timeout = fl_pool_options_of(pool)->timeout;
     job->ended = job_ended;
     job->remote = remote_new(request);
     if (job->remote) return job;
@@ -120,7 +129,7 @@ static fl_job *job_new(fl_request *request)
 void fl_remote_submit(fl_request *request)
 {
     fl_job *job = job_new(request);
-    int status = job ? fl_pool_submit(request->route->pool, job) : UV_ENOMEM;
+    int status = job ? fl_pool_submit(job->pool, job) : UV_ENOMEM;
     if (status < 0) {
         if (job) fl_job_release(job);
         fl_handler_fail(request, 503);

@@ -66,6 +66,7 @@ struct fl_request {
 
     /* the answer */
     int refused;               /* status decided before the handler: 413, 503 …; 0: none */
+    bool in_pool;              /* its handler runs there, or will when its body is complete */
     bool dispatched, answered; /* answered: the head of the response is written */
     bool ended;                /* the response is complete */
     bool streaming, stream_chunked;

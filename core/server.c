@@ -17,12 +17,14 @@
 #include "control.h"
 #include "cpus.h"
 #include "exec.h"
+#include "exile.h"
 #include "interruption.h"
 #include "ledger.h"
 #include "log.h"
 #include "metrics.h"
 #include "pool.h"
 #include "privileges.h"
+#include "spares.h"
 #include "version.h"
 #include "watch.h"
 #include "web.h"
@@ -44,8 +46,10 @@ struct fl_server {
     fl_pool *cpu_pool, *blocking_pool;
     fl_modules *modules;
     const fl_app_place **apps; /* longest prefix first */
-    fl_web *webs;
+    _Atomic(fl_web *) *webs;   /* by their places */
     unsigned web_count, worker;
+    fl_spares *spares;
+    fl_exile exile;
     uint64_t restarts, started; /* started: CLOCK_MONOTONIC ns of the supervisor */
     time_t start_time;
     fl_watch watch;
@@ -125,7 +129,7 @@ void fl_server_closed(fl_server *server)
 static void end(fl_server *server)
 {
     server->phase = ENDING; /* the drain timer runs on: a stop hook may hang */
-    for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(&server->webs[i]);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(fl_server_web(server, i));
 }
 
 /* Until then the loop serves what stop hooks and cancelled ops need: their programs run on it. */
@@ -161,8 +165,8 @@ void fl_server_stuck(fl_server *server, const char *what)
 
 static unsigned load_of(const fl_web *web)
 {
-    return atomic_load_explicit(&web->connection_count, memory_order_relaxed) +
-           atomic_load_explicit(&web->arriving, memory_order_relaxed);
+    return atomic_load_explicit(&web->counts->connections, memory_order_relaxed) +
+           atomic_load_explicit(&web->counts->arriving, memory_order_relaxed);
 }
 
 fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead)
@@ -171,11 +175,11 @@ fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead)
     fl_web *best = self;
     unsigned least = mine;
     for (unsigned i = 0; i < server->web_count; i++) {
-        fl_web *web = &server->webs[i];
+        fl_web *web = fl_server_web(server, i);
         unsigned count = load_of(web);
         /* what is in Lua now may be so for long: a connection is better off here */
-        bool busy =
-            atomic_load_explicit(&web->thread.claim.state, memory_order_relaxed) != FL_CLAIM_C;
+        uint64_t turn;
+        bool busy = fl_claim_look(&web->thread.claim, &turn) != FL_CLAIM_C;
         if (count < least && !busy) {
             best = web;
             least = count;
@@ -188,8 +192,8 @@ uint64_t fl_server_in_flight(fl_server *server)
 {
     uint64_t total = 0;
     for (unsigned i = 0; i < server->web_count; i++)
-        total +=
-            atomic_load_explicit(&server->webs[i].thread.metrics->in_flight, memory_order_relaxed);
+        total += atomic_load_explicit(&fl_server_web(server, i)->thread.metrics->in_flight,
+                                      memory_order_relaxed);
     return total;
 }
 
@@ -201,6 +205,26 @@ fl_mailbox *fl_server_mailbox(fl_server *server)
 uv_loop_t *fl_server_loop(fl_server *server)
 {
     return &server->loop;
+}
+
+unsigned fl_server_web_count(fl_server *server)
+{
+    return server->web_count;
+}
+
+fl_web *fl_server_web(fl_server *server, unsigned number)
+{
+    return atomic_load_explicit(&server->webs[number], memory_order_acquire);
+}
+
+void fl_server_set_web(fl_server *server, unsigned number, fl_web *web)
+{
+    atomic_store_explicit(&server->webs[number], web, memory_order_release);
+}
+
+fl_spares *fl_server_spares(fl_server *server)
+{
+    return server->spares;
 }
 
 const fl_app_place *fl_server_app(fl_server *server, size_t number)
@@ -233,6 +257,7 @@ void fl_server_prepare_thread(fl_server *server, fl_thread *thread)
     thread->log = server->log;
     thread->ledger = server->ledger;
     thread->all_metrics = server->metrics;
+    thread->exile = &server->exile;
 }
 
 fl_modules *fl_server_modules(fl_server *server)
@@ -338,14 +363,14 @@ static void give_listener(fl_server *server, int fd, bool shared)
 {
     note_address(server, fd);
     if (!shared) {
-        fl_web *web = &server->webs[server->listeners++ % server->web_count];
+        fl_web *web = fl_server_web(server, server->listeners++ % server->web_count);
         web->own_listener = fd;
         fl_web_listen(web, fd);
         return;
     }
     for (unsigned i = 0; i < server->web_count; i++) {
         int copy = i + 1 < server->web_count ? dup(fd) : fd;
-        if (copy >= 0) fl_web_listen(&server->webs[i], copy);
+        if (copy >= 0) fl_web_listen(fl_server_web(server, i), copy);
     }
 }
 
@@ -376,7 +401,7 @@ static void drain_over(uv_timer_t *timer)
                       (int)text.size, text.data ? text.data : "");
         fl_buffer_close(&text);
     }
-    for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(&server->webs[i]);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(fl_server_web(server, i));
     uv_timer_start(timer, last_call, LAST_CALL_MS, 0);
 }
 
@@ -389,7 +414,7 @@ static void drain(fl_server *server, bool stop)
         if (!stop) stop_admin(server); /* its successor wants the address */
     }
     server->phase = DRAINING;
-    for (unsigned i = 0; i < server->web_count; i++) fl_web_drain(&server->webs[i], stop);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_drain(fl_server_web(server, i), stop);
 }
 
 static void obey(fl_server *server, const fl_control_message *message)
@@ -493,23 +518,31 @@ static int make_pools(fl_server *server, char *why, size_t size)
     return status;
 }
 
+static int make_web(fl_server *server, unsigned number)
+{
+    fl_web *web = calloc(1, sizeof(*web));
+    if (!web) return UV_ENOMEM;
+    fl_server_set_web(server, number, web);
+    fl_server_prepare_thread(server, &web->thread);
+    web->thread.number = number;
+    web->thread.metrics = fl_metrics_thread(server->metrics, number);
+    web->thread.slots = fl_ledger_slots(server->ledger, number);
+    web->thread.slot_count = fl_ledger_slots_each(server->ledger);
+    web->connections_most =
+        (unsigned)((server->settings->connections + server->web_count - 1) / server->web_count);
+    web->own_listener = -1;
+    return fl_web_init(web);
+}
+
 static int make_webs(fl_server *server)
 {
     server->web_count = fl_ledger_threads(server->ledger);
     server->webs = calloc(server->web_count, sizeof(*server->webs));
-    int status = server->webs ? fl_metrics_new(&server->metrics, server->web_count) : UV_ENOMEM;
-    for (unsigned i = 0; i < server->web_count && status == 0; i++) {
-        fl_web *web = &server->webs[i];
-        fl_server_prepare_thread(server, &web->thread);
-        web->thread.number = i;
-        web->thread.metrics = fl_metrics_thread(server->metrics, i);
-        web->thread.slots = fl_ledger_slots(server->ledger, i);
-        web->thread.slot_count = fl_ledger_slots_each(server->ledger);
-        web->connections_most =
-            (unsigned)((server->settings->connections + server->web_count - 1) / server->web_count);
-        web->own_listener = -1;
-        status = fl_web_init(web);
-    }
+    if (!server->webs) return UV_ENOMEM;
+    int status = fl_metrics_new(&server->metrics, server->web_count);
+    if (status == 0)
+        status = fl_spares_new(&server->spares, server, (unsigned)server->settings->app_count);
+    for (unsigned i = 0; i < server->web_count && status == 0; i++) status = make_web(server, i);
     return status;
 }
 
@@ -552,9 +585,8 @@ static int set_up(fl_server *server, char *why, size_t size)
     if (status == 0) status = fl_modules_new(&server->modules);
     if (status == 0) status = make_webs(server);
     for (unsigned i = 0; i < server->web_count && status == 0; i++)
-        status = fl_web_start(&server->webs[i]);
-    if (status == 0)
-        status = fl_watch_start(&server->watch, server, server->webs, server->web_count);
+        status = fl_web_start(fl_server_web(server, i));
+    if (status == 0) status = fl_watch_start(&server->watch, server);
     if (status < 0) (void)snprintf(why, size, "%s", uv_strerror(status));
     return status;
 }
@@ -567,11 +599,15 @@ static void close_walked(uv_handle_t *handle, void *data)
 
 static void tear_down(fl_server *server)
 {
-    for (unsigned i = 0; i < server->web_count; i++) fl_web_join(&server->webs[i]);
+    for (unsigned i = 0; i < server->web_count; i++) fl_web_join(fl_server_web(server, i));
     fl_watch_stop(&server->watch);
     if (!fl_pools_stop(server->pools, POOLS_PATIENCE)) leave(server, 0); /* one is stuck */
+    if (!fl_spares_close(server->spares)) leave(server, 0);
     fl_pools_free(server->pools);
-    for (unsigned i = 0; i < server->web_count; i++) fl_web_close(&server->webs[i]);
+    for (unsigned i = 0; i < server->web_count; i++) {
+        fl_web_close(fl_server_web(server, i));
+        free(fl_server_web(server, i));
+    }
     stop_admin(server);
     fl_mailbox_close(server->mailbox);
     fl_exec_end_all(&server->loop);
@@ -583,7 +619,7 @@ static void tear_down(fl_server *server)
     fl_ledger_close(server->ledger);
     fl_log_close(server->log, LOG_PATIENCE);
     free((void *)server->apps);
-    free(server->webs);
+    free((void *)server->webs);
     free(server);
 }
 

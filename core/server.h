@@ -6,6 +6,7 @@
 #ifndef FL_SERVER_H
 #define FL_SERVER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -18,6 +19,7 @@ typedef struct fl_web fl_web;
 typedef struct fl_thread fl_thread;
 typedef struct fl_pool fl_pool;
 typedef struct fl_pools fl_pools;
+typedef struct fl_spares fl_spares;
 
 int fl_server_run(const fl_settings *settings);
 
@@ -38,5 +40,10 @@ void fl_server_closed(fl_server *server); /* a web thread has accepted its backl
 void fl_server_drained(fl_server *server, fl_web *web);
 void fl_server_ended(fl_server *server);                   /* a web thread will use it no more */
 void fl_server_stuck(fl_server *server, const char *what); /* asks to be replaced */
+
+unsigned fl_server_web_count(fl_server *server);
+fl_web *fl_server_web(fl_server *server, unsigned number); /* who has that place now */
+void fl_server_set_web(fl_server *server, unsigned number, fl_web *web);
+fl_spares *fl_server_spares(fl_server *server);
 
 #endif

@@ -73,6 +73,7 @@ static const field fields[] = {
     {TIME, MEMBER(slow_handler)},
     {TIME, MEMBER(stuck_handler)},
     {TIME, MEMBER(blocked_handler)},
+    {TIME, MEMBER(exile)},
     {TIME, MEMBER(queue_delay)},
     {COUNT, MEMBER(lua_memory)},
     {TIME, MEMBER(drain)},

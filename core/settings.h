@@ -60,6 +60,7 @@ typedef struct fl_settings {
     uint64_t read_ahead;   /* bytes read ahead while a handler runs or a body waits to be taken */
     /* scheduling */
     uint64_t slow_handler, stuck_handler, blocked_handler;
+    uint64_t exile;        /* that a route runs in the cpu pool after it has cost a web thread */
     uint64_t queue_delay;  /* admission: shed above this queueing delay, held for as long */
     uint64_t lua_memory;   /* per state */
     uint64_t drain;        /* graceful stop */

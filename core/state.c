@@ -241,20 +241,28 @@ static void read_route(fl_state *state, lua_State *L, int index, fl_route *route
                    route->pattern);
 }
 
-static void register_route(fl_state *state, lua_State *L, uint32_t number)
+static void add_route(fl_state *state, lua_State *L, uint32_t number)
 {
     char error[512];
     fl_route *route = &state->routes[number];
-    fl_slice method = fl_slice_from_string(route->method);
-    if (fl_router_add(state->router, method, fl_slice_from_string(route->pattern), number, error,
-                      sizeof(error)) < 0)
+    if (fl_router_add(state->router, fl_slice_from_string(route->method),
+                      fl_slice_from_string(route->pattern), number, error, sizeof(error)) < 0)
         luaL_error(L, "%s", error);
-    fl_slice full = fl_slice_from_string(route->title + method.size + 1);
-    if (state->is_pooled) return; /* the web thread counts and names its requests */
-    route->ledger = fl_ledger_route(state->thread->ledger, method, full);
-    route->metrics = fl_metrics_route(state->thread->all_metrics, state->thread->number,
-                                      fl_slice_from_string(state->app->name), method, full);
-    if (!route->metrics) luaL_error(L, "not enough memory");
+}
+
+int fl_state_register_routes(fl_state *state)
+{
+    fl_thread *thread = state->thread;
+    for (uint32_t i = 0; i < state->route_count; i++) {
+        fl_route *route = &state->routes[i];
+        fl_slice method = fl_slice_from_string(route->method);
+        fl_slice full = fl_slice_from_string(route->title + method.size + 1);
+        route->ledger = fl_ledger_route(thread->ledger, method, full);
+        route->metrics = fl_metrics_route(thread->all_metrics, thread->number,
+                                          fl_slice_from_string(state->app->name), method, full);
+        if (!route->metrics) return UV_ENOMEM;
+    }
+    return 0;
 }
 
 static void read_routes(fl_state *state, lua_State *L, int compiled)
@@ -268,10 +276,12 @@ static void read_routes(fl_state *state, lua_State *L, int compiled)
         lua_rawgeti(L, routes, (int)i + 1);
         state->route_count = i + 1;
         read_route(state, L, lua_gettop(L), &state->routes[i]);
-        register_route(state, L, i);
+        add_route(state, L, i);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
+    bool counted = !state->is_pooled && !state->thread->is_spare;
+    if (counted && fl_state_register_routes(state) < 0) luaL_error(L, "not enough memory");
 }
 
 static void push_settings(fl_state *state, lua_State *L)
@@ -353,7 +363,7 @@ static int run_protected(fl_state *state, lua_CFunction function, char *error, s
     state->memory.enforced = true;
     fl_claim_enter_lua(&state->thread->claim); /* stuck_after is 0: loading may take its time */
     int status = lua_pcall(state->L, 0, 0, -2);
-    fl_claim_take(&state->thread->claim);
+    fl_claim_leave_lua(&state->thread->claim);
     state->memory.enforced = false;
     if (status) status = fail(state, error, error_size);
     lua_settop(state->L, top);

@@ -50,6 +50,7 @@ typedef struct fl_memory { /* the allocator's account */
 } fl_memory;
 
 struct fl_state {
+    fl_state *next; /* discarded ones of a thread */
     lua_State *L;
     fl_thread *thread;
     fl_address *address;
@@ -92,6 +93,9 @@ int fl_state_new_pooled(fl_state **out, fl_thread *thread, const fl_app_place *a
 /* *loop*: loads the app in a pooled state, unless that has been done. */
 int fl_state_load(fl_state *state, char *error, size_t error_size);
 void fl_state_free(fl_state *state);
+
+/* *loop* of a web thread that has its number: where its requests are counted and named. */
+int fl_state_register_routes(fl_state *state);
 
 /* *loop*, between two turns: collects when memory ran high. */
 void fl_state_safe_point(fl_state *state);

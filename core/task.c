@@ -157,7 +157,7 @@ static int enter_lua(fl_task *task, int arguments)
     atomic_store_explicit(&thread->interruption.inside, state->L, memory_order_relaxed);
     fl_claim_enter_lua(&thread->claim);
     int status = lua_resume(task->co, arguments);
-    fl_claim_take(&thread->claim);
+    fl_claim_leave_lua(&thread->claim);
     if (atomic_load_explicit(&thread->interruption.hooked, memory_order_relaxed))
         fl_interruption_clear(thread, state->L);
     state->memory.enforced = false;

@@ -45,6 +45,12 @@ static void alarm_rings(uv_timer_t *alarm)
     set_alarm(thread);
 }
 
+void fl_thread_take_deadlines(fl_thread *thread, fl_wheel *from, const fl_state *except)
+{
+    fl_wheel_move(&thread->wheel, from, except);
+    set_alarm(thread);
+}
+
 void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
                               fl_deadline_callback callback)
 {
@@ -63,6 +69,29 @@ void fl_thread_task_ready(fl_thread *thread)
     uv_idle_start(&thread->idle, idle_turn);
 }
 
+static void free_discarded(fl_thread *thread)
+{
+    fl_state **link = &thread->discarded;
+    while (*link) {
+        fl_state *state = *link;
+        if (state->live_tasks || state->ops) {
+            link = &state->next;
+            continue;
+        }
+        *link = state->next;
+        fl_state_free(state);
+    }
+}
+
+static bool run_discarded(fl_thread *thread)
+{
+    bool left = false;
+    for (fl_state *state = thread->discarded; state; state = state->next)
+        left |= fl_task_run_ready(state);
+    free_discarded(thread);
+    return left;
+}
+
 static void run_ready(fl_thread *thread)
 {
     bool left = false;
@@ -73,6 +102,7 @@ static void run_ready(fl_thread *thread)
         left |= fl_task_run_ready(thread->states[i]);
         fl_state_safe_point(thread->states[i]);
     }
+    if (thread->discarded) left |= run_discarded(thread);
     if (!left) uv_idle_stop(&thread->idle);
 }
 
@@ -161,6 +191,17 @@ void fl_thread_close_state(fl_thread *thread, unsigned number)
     fl_state_free(state);
 }
 
+void fl_thread_discard_state(fl_thread *thread, unsigned number)
+{
+    fl_state *state = thread->states[number];
+    thread->states[number] = NULL;
+    fl_op_cancel_all(state);
+    fl_task_cancel_list(state->own_tasks, "shutdown");
+    state->next = thread->discarded;
+    thread->discarded = state;
+    fl_thread_task_ready(thread);
+}
+
 static void close_walked(uv_handle_t *handle, void *data)
 {
     (void)data;
@@ -170,7 +211,12 @@ static void close_walked(uv_handle_t *handle, void *data)
 void fl_thread_end_loop(fl_thread *thread)
 {
     for (unsigned i = 0; i < thread->state_count; i++) fl_thread_close_state(thread, i);
-    fl_mailbox_close(thread->mailbox);
+    while (thread->discarded) {
+        fl_state *state = thread->discarded;
+        thread->discarded = state->next;
+        fl_state_free(state);
+    }
+    for (unsigned i = 0; i < thread->mailbox_count; i++) fl_mailbox_close(thread->mailboxes[i]);
     uv_walk(&thread->loop, close_walked, NULL);
     uv_run(&thread->loop, UV_RUN_DEFAULT);
 }
@@ -187,9 +233,14 @@ int fl_thread_init(fl_thread *thread, void *owner)
     thread->alarm.data = thread->prepare.data = thread->check.data = thread->idle.data = thread;
     uv_prepare_start(&thread->prepare, before_poll);
     uv_check_start(&thread->check, after_poll);
+    thread->mailboxes = malloc(sizeof(*thread->mailboxes));
+    if (!thread->mailboxes) return UV_ENOMEM;
     status = fl_mailbox_new(&thread->mailbox, &thread->loop, owner);
-    if (status == 0) fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
-    return status;
+    if (status < 0) return status;
+    thread->mailboxes[0] = thread->mailbox;
+    thread->mailbox_count = 1;
+    fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
+    return 0;
 }
 
 int fl_thread_start(fl_thread *thread, void *(*run)(void *data), void *data)
@@ -210,7 +261,8 @@ void fl_thread_join(fl_thread *thread)
 void fl_thread_close(fl_thread *thread)
 {
     uv_loop_close(&thread->loop);
-    fl_mailbox_release(thread->mailbox);
+    for (unsigned i = 0; i < thread->mailbox_count; i++) fl_mailbox_release(thread->mailboxes[i]);
+    free(thread->mailboxes);
     fl_request_free_pooled(thread);
     fl_buffer_close(&thread->out);
     fl_buffer_close(&thread->scratch);

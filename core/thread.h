@@ -17,6 +17,7 @@
 #include "buffer.h"
 #include "claim.h"
 #include "deadline.h"
+#include "exile.h"
 #include "interruption.h"
 #include "ledger.h"
 #include "log.h"
@@ -38,6 +39,7 @@ struct fl_thread {
     fl_log *log;
     fl_thread_metrics *metrics;
     fl_metrics *all_metrics;
+    fl_exile *exile;
     fl_ledger *ledger;
     fl_ledger_slot *slots; /* this thread's part of the ledger */
     uint32_t slot_count;
@@ -49,6 +51,8 @@ struct fl_thread {
     _Atomic uint32_t running; /* 1 + slot of the request whose Lua runs; 0: none */
     fl_interruption interruption;
     fl_mailbox *mailbox;
+    fl_mailbox **mailboxes; /* its own first, then those of the threads whose place it has taken */
+    unsigned mailbox_count;
 
     uv_loop_t loop;
     uv_timer_t alarm; /* rings for the wheel */
@@ -64,8 +68,10 @@ struct fl_thread {
 
     fl_state **states; /* one per app, in the server's order; NULL: not made yet */
     unsigned state_count;
-    unsigned starting; /* start hooks still running: nothing counts as stuck meanwhile */
-    bool draining;     /* somebody waits until requests and tasks have ended */
+    fl_state *discarded; /* not needed any more; freed when their tasks and ops have ended */
+    bool is_spare;       /* a web thread without a place: nothing of it is counted */
+    unsigned starting;   /* start hooks still running: nothing counts as stuck meanwhile */
+    bool draining;       /* somebody waits until requests and tasks have ended */
     void (*ended)(fl_thread *thread); /* while draining, whenever one of them has */
 
     fl_slots request_slots;
@@ -93,6 +99,8 @@ void fl_thread_close(fl_thread *thread); /* after the loop's handles are closed 
 void fl_thread_begin(fl_thread *thread);          /* first thing in `run` */
 bool fl_thread_is_quiet(const fl_thread *thread); /* no task and no op needs its loop */
 void fl_thread_close_state(fl_thread *thread, unsigned number);
+void fl_thread_discard_state(fl_thread *thread, unsigned number); /* the same, without waiting */
+void fl_thread_take_deadlines(fl_thread *thread, fl_wheel *from, const fl_state *except);
 void fl_thread_end_loop(fl_thread *thread); /* closes states, mailbox and all handles */
 void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
                               fl_deadline_callback callback); /* from now */

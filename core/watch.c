@@ -8,9 +8,16 @@
 
 #include "pool.h"
 #include "server.h"
+#include "spares.h"
 #include "web.h"
 
-#define LOOK_NS 10000000 /* between two looks */
+#define LOOK_NS 10000000              /* between two looks */
+#define LOOK_CLOSER_NS 50000000u      /* of a turn, before its times are read */
+#define INTERRUPTION_NS 50000000u     /* that an interrupted handler has to end */
+#define SPARE_PATIENCE_NS 5000000000u /* for a spare thread to be there */
+#define RETIRE_TRIES 10000
+#define RETIRED_PATIENCE_NS 5000000000u
+#define EVACUATIONS_MOST 64 /* of one process: what they leave behind is freed with it */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define PATIENCE 20
@@ -70,20 +77,21 @@ static const char *describe(const fl_web *web, char text[160])
 
 static void help_accept(fl_watch *watch, unsigned number, bool start)
 {
-    fl_web *web = &watch->webs[number];
+    fl_web *web = fl_server_web(watch->server, number);
     if (watch->count < 2 || web->own_listener < 0) return;
-    fl_web_help_accept(&watch->webs[(number + 1) % watch->count], web->own_listener, start);
+    fl_web *helper = fl_server_web(watch->server, (number + 1) % watch->count);
+    fl_web_help_accept(helper, web->own_listener, start);
 }
 
 static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
 {
-    fl_web *web = &watch->webs[number];
+    fl_web *web = fl_server_web(watch->server, number);
     char text[160];
     atomic_fetch_add_explicit(&web->thread.metrics->slow_handlers, 1, memory_order_relaxed);
     fl_log_printf(
         web->thread.log, FL_LOG_WARN,
         "slow handler: %s has held web thread %u for %.0f ms; every other request of this "
-        "thread waits",
+        "thread waits: run_in_state is for what computes, run_blocking for what blocks",
         describe(web, text), number, (double)held / 1e6);
     help_accept(watch, number, true);
 }
@@ -95,9 +103,69 @@ static void turn_over(fl_watch *watch, unsigned number)
     *watched = (fl_watched){0};
 }
 
-static void look_closer(fl_watch *watch, unsigned number, uint64_t held)
+/* The app of the state whose Lua runs. */
+static unsigned app_of(fl_web *web)
 {
-    fl_web *web = &watch->webs[number];
+    lua_State *L = atomic_load(&web->thread.interruption.inside);
+    return fl_state_of(L)->number;
+}
+
+static void replace_process(fl_watch *watch, const char *what)
+{
+    if (watch->asked) return;
+    watch->asked = true;
+    fl_server_stuck(watch->server, what);
+}
+
+static void send_into_exile(fl_web *web, uint64_t now)
+{
+    const fl_thread *thread = &web->thread;
+    uint32_t slot = atomic_load_explicit(&thread->running, memory_order_relaxed);
+    uint64_t time = thread->settings->exile;
+    if (!slot || slot > thread->slot_count || !time) return;
+    fl_exile_send(thread->exile, thread->slots[slot - 1].route, now + time);
+}
+
+/* One that calls owning functions all the time is in Lua between them. */
+static bool retire(fl_web *web, uint64_t turn)
+{
+    for (int i = 0; i < RETIRE_TRIES; i++)
+        if (fl_claim_retire(&web->thread.claim, turn)) return true;
+    return false;
+}
+
+/* Its time is up: first it is interrupted, and when that does not help, another thread takes what
+ * is not its own. */
+static void stop(fl_watch *watch, unsigned number, uint64_t now, const char *what)
+{
+    fl_web *web = fl_server_web(watch->server, number);
+    fl_watched *watched = &watch->watched[number];
+    bool failed = false;
+    if (!watched->interrupted) {
+        watched->interrupted = now;
+        fl_log_printf(web->thread.log, FL_LOG_ERROR, "stuck handler on web thread %u: %s", number,
+                      what);
+    }
+    if (now - watched->interrupted < INTERRUPTION_NS) {
+        /* again, should it have come in an owning function */
+        if (!atomic_load(&web->thread.interruption.hooked))
+            fl_interrupt(&web->thread, watched->turn, "stuck", 503);
+        return;
+    }
+    if (fl_spares_ready(watch->spares, app_of(web), &failed)) {
+        if (!retire(web, watched->turn)) return;
+        turn_over(watch, number);
+        send_into_exile(web, now);
+        fl_spares_send(watch->spares, web, what);
+    } else if (failed || now - watched->interrupted > SPARE_PATIENCE_NS) {
+        watched->given_up = true;
+        replace_process(watch, what);
+    }
+}
+
+static void look_closer(fl_watch *watch, unsigned number, uint64_t now, uint64_t held)
+{
+    fl_web *web = fl_server_web(watch->server, number);
     fl_watched *watched = &watch->watched[number];
     uint64_t stuck_after = atomic_load_explicit(&web->thread.stuck_after, memory_order_relaxed);
     uint64_t blocked_after = atomic_load_explicit(&web->thread.blocked_after, memory_order_relaxed);
@@ -106,29 +174,29 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t held)
     uint64_t blocked = held > used + waited ? held - used - waited : 0;
     bool spins = stuck_after && used > stuck_after * PATIENCE;
     bool blocks = blocked_after && blocked > blocked_after * PATIENCE;
+    if (!stuck_after && !blocked_after) return;
+    bool failed;
+    (void)fl_spares_ready(watch->spares, app_of(web), &failed); /* have it when it is needed */
     if (!spins && !blocks) return;
-    watched->stuck = true;
-    char text[160], what[320];
+    char text[160], what[256];
     (void)snprintf(what, sizeof(what), "%s %s for %.1f s", describe(web, text),
                    spins ? "has computed without a pause" : "has been blocked",
                    (double)(spins ? used : blocked) / 1e9);
-    fl_log_printf(web->thread.log, FL_LOG_ERROR,
-                  "stuck handler on web thread %u: %s; the process is being replaced", number,
-                  what);
-    fl_server_stuck(watch->server, what);
+    stop(watch, number, now, what);
 }
 
 static void look(fl_watch *watch, unsigned number, uint64_t now)
 {
-    fl_web *web = &watch->webs[number];
+    fl_web *web = fl_server_web(watch->server, number);
     fl_watched *watched = &watch->watched[number];
-    /* acquire: with its thread's clock and its routes' names */
-    bool in_lua =
-        atomic_load_explicit(&web->thread.claim.state, memory_order_acquire) == FL_CLAIM_LUA;
-    unsigned long turn = atomic_load_explicit(&web->thread.claim.turn, memory_order_relaxed);
-    if (!in_lua || turn != watched->turn || !watched->since) {
+    uint64_t turn;
+    bool in_lua = fl_claim_look(&web->thread.claim, &turn) == FL_CLAIM_LUA;
+    /* in C with the same turn: an owning function */
+    bool same = watched->since && turn == watched->turn && web == watched->web;
+    if (!same) {
         turn_over(watch, number);
         watched->turn = turn;
+        watched->web = web;
         if (!in_lua) return;
         watched->since = now;
         watched->cpu = cpu_time(web);
@@ -141,7 +209,21 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
         watched->told = true;
         tell_slow(watch, number, held);
     }
-    if (watched->told && !watched->stuck && !watch->disabled) look_closer(watch, number, held);
+    if (held > LOOK_CLOSER_NS && !watched->given_up && !watch->disabled)
+        look_closer(watch, number, now, held);
+}
+
+/* Threads that were given up take a processor and hold their memory: the process goes when that
+ * becomes much. */
+static void look_at_retired(fl_watch *watch, uint64_t now)
+{
+    uint64_t longest;
+    unsigned retired = fl_spares_retired(watch->spares, now, &longest);
+    unsigned many = watch->count / 2 > 2 ? watch->count / 2 : 2;
+    bool full = fl_spares_evacuations(watch->spares) >= EVACUATIONS_MOST;
+    if (longest > RETIRED_PATIENCE_NS || retired >= many || full)
+        replace_process(watch, full ? "many handlers that had to be given up"
+                                    : "a handler that was given up and still runs");
 }
 
 static void *run(void *data)
@@ -152,14 +234,16 @@ static void *run(void *data)
         nanosleep(&pause, NULL);
         uint64_t now = uv_hrtime();
         for (unsigned i = 0; i < watch->count; i++) look(watch, i, now);
+        look_at_retired(watch, now);
         fl_pools_look(fl_server_pools(watch->server), now);
     }
     return NULL;
 }
 
-int fl_watch_start(fl_watch *watch, fl_server *server, fl_web *webs, unsigned count)
+int fl_watch_start(fl_watch *watch, fl_server *server)
 {
-    *watch = (fl_watch){.server = server, .webs = webs, .count = count};
+    unsigned count = fl_server_web_count(server);
+    *watch = (fl_watch){.server = server, .spares = fl_server_spares(server), .count = count};
     watch->watched = calloc(count, sizeof(*watch->watched));
     if (!watch->watched) return UV_ENOMEM;
     watch->disabled = is_debugged();

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "connection.h"
+#include "evacuation.h"
 #include "server.h"
+#include "spares.h"
 
 /* How long the event at hand has waited since the poll returned it. When that stays above the bound
  * for as long as the bound, the thread has more work than it can do, and new requests are told at
@@ -80,7 +82,7 @@ static void connect_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     fl_connection_open(web, ((fl_web_message *)message)->fd);
-    atomic_fetch_sub(&web->arriving, 1);
+    atomic_fetch_sub(&web->counts->arriving, 1);
     look_again(message, owner);
 }
 
@@ -88,9 +90,9 @@ static void connect_here(fl_message *message, void *owner)
  * afterwards: either this sees that it drains, or it waits for what arrives. */
 bool fl_web_hand_over(fl_web *web, int fd)
 {
-    atomic_fetch_add(&web->arriving, 1);
-    if (!atomic_load(&web->draining) && post(web, connect_here, fd, false)) return true;
-    atomic_fetch_sub(&web->arriving, 1);
+    atomic_fetch_add(&web->counts->arriving, 1);
+    if (!atomic_load(&web->counts->draining) && post(web, connect_here, fd, false)) return true;
+    atomic_fetch_sub(&web->counts->arriving, 1);
     (void)post(web, look_again, -1, false); /* it may have seen the count meanwhile */
     return false;
 }
@@ -139,7 +141,7 @@ void fl_web_help_accept(fl_web *web, int fd, bool start)
 static bool requests_ended(const fl_web *web)
 {
     if (web->phase != FL_WEB_DRAINING || web->listeners || web->connections) return false;
-    return web->thread.requests_alive == 0 && atomic_load(&web->arriving) == 0;
+    return web->thread.requests_alive == 0 && atomic_load(&web->counts->arriving) == 0;
 }
 
 /* What belongs to no request is told to end once the requests have. */
@@ -147,8 +149,9 @@ static bool tasks_ended(fl_web *web)
 {
     bool ended = true;
     for (unsigned i = 0; i < web->thread.state_count; i++) {
-        fl_task_cancel_list(web->thread.states[i]->own_tasks, "shutdown");
-        ended &= web->thread.states[i]->live_tasks == 0;
+        fl_state *state = web->thread.states[i];
+        fl_task_cancel_list(state->own_tasks, "shutdown");
+        ended &= state->live_tasks == 0;
     }
     return ended;
 }
@@ -168,7 +171,7 @@ static void drain_here(fl_message *message, void *owner)
     if (web->phase == FL_WEB_ENDED) return;
     if (web->phase == FL_WEB_SERVING) {
         web->phase = FL_WEB_DRAINING;
-        atomic_store(&web->draining, true);
+        atomic_store(&web->counts->draining, true);
         web->thread.draining = true;
         fl_thread_tick(&web->thread);
         while (web->listeners) {
@@ -215,16 +218,22 @@ static void start_hook_ended(fl_task *task, int status, int results)
     if (--web->thread.starting == 0 && status == 0) fl_server_loaded(web->thread.server, web, NULL);
 }
 
+/* Starts a hook's task; false: there is none. */
+static bool run_hook(fl_web *web, fl_state *state, int hook, fl_task_ended ended)
+{
+    fl_task *task = hook == LUA_NOREF ? NULL : fl_task_new(state, NULL, ended);
+    if (!task) return false;
+    web->thread.starting++;
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, hook);
+    fl_task_ready(task, 0);
+    return true;
+}
+
 static void run_hooks(fl_web *web, bool stopping, fl_task_ended ended)
 {
     for (unsigned i = 0; i < web->thread.state_count; i++) {
         fl_state *state = web->thread.states[i];
-        int hook = stopping ? state->stop : state->start;
-        fl_task *task = hook == LUA_NOREF ? NULL : fl_task_new(state, NULL, ended);
-        if (!task) continue;
-        web->thread.starting++;
-        lua_rawgeti(task->co, LUA_REGISTRYINDEX, hook);
-        fl_task_ready(task, 0);
+        if (state) (void)run_hook(web, state, stopping ? state->stop : state->start, ended);
     }
 }
 
@@ -266,6 +275,95 @@ static void finish(fl_web *web)
     fl_thread_end_loop(thread);
 }
 
+/* spare */
+
+typedef struct spare_message {
+    fl_message message;
+    unsigned app;
+    fl_web *stuck;
+} spare_message;
+
+static fl_spares *spares_of(const fl_web *web)
+{
+    return fl_server_spares(web->thread.server);
+}
+
+static void spare_hook_ended(fl_task *task, int status, int results)
+{
+    (void)results;
+    fl_web *web = (fl_web *)task->state->thread;
+    if (status != 0) fl_task_log_error(task, "a start hook failed in a spare state");
+    web->thread.starting--;
+    fl_spares_loaded(spares_of(web), task->state->number, status == 0);
+}
+
+static void load_spare(fl_web *web, unsigned app)
+{
+    char error[1024] = "not enough memory";
+    fl_thread *thread = &web->thread;
+    fl_state **place = &thread->states[app];
+    int status = *place ? 0
+                        : fl_state_new(place, thread, fl_server_app(thread->server, app), error,
+                                       sizeof(error));
+    if (status < 0) {
+        fl_log_printf(thread->log, FL_LOG_ERROR, "a spare state cannot be made: %s", error);
+        if (*place) fl_thread_discard_state(thread, app);
+        fl_spares_loaded(spares_of(web), app, false);
+    } else if (!run_hook(web, *place, (*place)->start, spare_hook_ended)) {
+        fl_spares_loaded(spares_of(web), app, true);
+    }
+}
+
+static void *run_spare(void *data)
+{
+    fl_web *web = data;
+    fl_thread_begin(&web->thread);
+    web->phase = FL_WEB_SERVING;
+    load_spare(web, web->spare_app);
+    uv_run(&web->thread.loop, UV_RUN_DEFAULT);
+    bool took_place = !web->thread.is_spare;
+    finish(web);
+    if (took_place) fl_server_ended(web->thread.server);
+    return NULL;
+}
+
+static void post_to_spare(fl_web *spare, void (*deliver)(fl_message *, void *), unsigned app,
+                          fl_web *stuck)
+{
+    spare_message *self = calloc(1, sizeof(*self));
+    if (!self) return;
+    *self = (spare_message){.message = {.deliver = deliver, .drop = (void (*)(fl_message *))free},
+                            .app = app,
+                            .stuck = stuck};
+    if (fl_mailbox_post(spare->thread.mailbox, &self->message) < 0) free(self);
+}
+
+static void prepare_here(fl_message *message, void *owner)
+{
+    load_spare(owner, ((spare_message *)message)->app);
+    free(message);
+}
+
+void fl_web_prepare_spare(fl_web *spare, unsigned app)
+{
+    post_to_spare(spare, prepare_here, app, NULL);
+}
+
+static void take_place_here(fl_message *message, void *owner)
+{
+    fl_web *web = owner, *stuck = ((spare_message *)message)->stuck;
+    free(message);
+    fl_evacuation done;
+    int status = fl_evacuate(web, stuck, &done);
+    fl_spares_taken(spares_of(web), web, stuck, status, &done);
+    if (status == 0) fl_web_maybe_drained(web);
+}
+
+void fl_web_take_place(fl_web *spare, fl_web *stuck)
+{
+    post_to_spare(spare, take_place_here, 0, stuck);
+}
+
 static void *run_thread(void *data)
 {
     fl_web *web = data;
@@ -295,6 +393,7 @@ int fl_web_init(fl_web *web)
     fl_thread *thread = &web->thread;
     thread->timing = thread->settings->access_log || thread->settings->admin[0];
     thread->ended = something_ended;
+    web->counts = &web->own_counts;
     web->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     web->read_buffer = malloc(FL_READ_BUFFER);
     int status = web->read_buffer ? fl_thread_init(thread, web) : UV_ENOMEM;
@@ -309,6 +408,17 @@ int fl_web_init(fl_web *web)
 int fl_web_start(fl_web *web)
 {
     return fl_thread_start(&web->thread, run_thread, web);
+}
+
+int fl_web_start_spare(fl_web *web, unsigned app)
+{
+    size_t count = web->thread.settings->app_count;
+    web->thread.is_spare = true;
+    web->spare_app = app;
+    web->thread.states = calloc(count ? count : 1, sizeof(*web->thread.states));
+    web->thread.state_count = (unsigned)count;
+    if (!web->thread.states) return UV_ENOMEM;
+    return fl_thread_start(&web->thread, run_spare, web);
 }
 
 void fl_web_join(fl_web *web)

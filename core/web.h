@@ -16,8 +16,17 @@
 
 typedef enum { FL_WEB_LOADING, FL_WEB_SERVING, FL_WEB_DRAINING, FL_WEB_ENDED } fl_web_phase;
 
+typedef struct fl_web_counts { /* what other threads see of it; stays when another takes its place
+                                */
+    _Atomic unsigned connections;
+    _Atomic unsigned arriving; /* handed over by others, not opened yet */
+    _Atomic bool draining;     /* takes no more of them */
+} fl_web_counts;
+
 struct fl_web {
     fl_thread thread;
+    fl_web_counts *counts;
+    fl_web_counts own_counts;
     uv_tcp_t first_stream;
     uint64_t late_since; /* ns; since when the queueing delay is above the bound; 0: it is not */
     uint64_t last_late;
@@ -30,11 +39,9 @@ struct fl_web {
     int own_listener; /* the socket that only this thread accepts on; -1: none. Set at boot */
     fl_connection *connections;
     unsigned connections_most;
-    _Atomic unsigned connection_count; /* read by other threads to balance */
-    _Atomic unsigned arriving;         /* handed over by others, not opened yet */
-    _Atomic bool draining;             /* takes no more of them */
-    int spare_fd;                      /* given up for a moment when descriptors run out */
+    int spare_fd; /* given up for a moment when descriptors run out */
     char *read_buffer;
+    unsigned spare_app; /* the first app that a spare one loads */
 };
 
 /* *boot*, the server's main thread: makes the loop and mailbox; the thread's fields up to the claim
@@ -42,10 +49,14 @@ struct fl_web {
 int fl_web_init(fl_web *web);
 /* Starts the thread, which loads the apps and tells the server (fl_server_loaded). */
 int fl_web_start(fl_web *web);
+/* A spare one: it loads no app but the one told, then says fl_spares_loaded. */
+int fl_web_start_spare(fl_web *web, unsigned app);
 void fl_web_join(fl_web *web);
 void fl_web_close(fl_web *web); /* after join */
 
 /* Any thread. */
+void fl_web_prepare_spare(fl_web *spare, unsigned app); /* another app; fl_spares_loaded */
+void fl_web_take_place(fl_web *spare, fl_web *stuck);   /* evacuation.h; fl_spares_taken */
 void fl_web_listen(fl_web *web, int fd);
 void fl_web_drain(fl_web *web, bool close_idle);
 void fl_web_stop(fl_web *web);              /* runs the stop hooks and ends the thread */

@@ -247,6 +247,7 @@ local rules = {
   slow_handler = time(0, HOUR),
   stuck_handler = time(0, HOUR),
   blocked_handler = time(0, HOUR),
+  exile = time(0, DAY),
   drain = time(0, DAY),
 }
 

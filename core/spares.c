@@ -1,0 +1,186 @@
+#include "spares.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server.h"
+#include "web.h"
+
+typedef enum { UNKNOWN, MAKING, READY, FAILED } app_state; /* of the spare's state of an app */
+
+typedef struct retired {
+    struct retired *next;
+    fl_web *web;
+    uint64_t since; /* ns */
+    bool ended;
+    char what[256];
+} retired;
+
+struct fl_spares {
+    fl_server *server;
+    pthread_mutex_t lock;
+    fl_web *spare; /* parked, or being made */
+    unsigned apps;
+    app_state *states; /* by app */
+    retired *list;
+    _Atomic uint64_t evacuations;
+};
+
+typedef struct spare_web { /* its metrics are nobody's until it has a place */
+    fl_web web;
+    fl_thread_metrics metrics;
+} spare_web;
+
+int fl_spares_new(fl_spares **out, fl_server *server, unsigned apps)
+{
+    fl_spares *spares = calloc(1, sizeof(*spares));
+    *out = spares;
+    if (!spares) return UV_ENOMEM;
+    spares->server = server;
+    spares->apps = apps;
+    spares->states = calloc(apps ? apps : 1, sizeof(*spares->states));
+    if (!spares->states) {
+        free(spares);
+        *out = NULL;
+        return UV_ENOMEM;
+    }
+    pthread_mutex_init(&spares->lock, NULL);
+    return 0;
+}
+
+static int make(fl_spares *spares, unsigned app)
+{
+    spare_web *self = calloc(1, sizeof(*self));
+    if (!self) return UV_ENOMEM;
+    fl_web *web = &self->web;
+    fl_server_prepare_thread(spares->server, &web->thread);
+    web->thread.metrics = &self->metrics;
+    web->own_listener = -1;
+    int status = fl_web_init(web);
+    if (status == 0) status = fl_web_start_spare(web, app);
+    if (status < 0) { /* descriptors or memory have run out */
+        free(self);
+        return status;
+    }
+    spares->spare = web;
+    return 0;
+}
+
+/* With the lock held. */
+static void provide(fl_spares *spares, unsigned app)
+{
+    spares->states[app] = MAKING;
+    if (spares->spare)
+        fl_web_prepare_spare(spares->spare, app);
+    else if (make(spares, app) < 0)
+        spares->states[app] = UNKNOWN;
+}
+
+bool fl_spares_ready(fl_spares *spares, unsigned app, bool *failed)
+{
+    pthread_mutex_lock(&spares->lock);
+    if (spares->states[app] == UNKNOWN) provide(spares, app);
+    bool ready = spares->states[app] == READY;
+    *failed = spares->states[app] == FAILED;
+    pthread_mutex_unlock(&spares->lock);
+    return ready;
+}
+
+void fl_spares_loaded(fl_spares *spares, unsigned app, bool loaded)
+{
+    pthread_mutex_lock(&spares->lock);
+    spares->states[app] = loaded ? READY : FAILED;
+    pthread_mutex_unlock(&spares->lock);
+}
+
+void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
+{
+    retired *entry = calloc(1, sizeof(*entry));
+    pthread_mutex_lock(&spares->lock);
+    fl_web *spare = spares->spare;
+    spares->spare = NULL;
+    for (unsigned i = 0; i < spares->apps; i++) spares->states[i] = UNKNOWN;
+    if (entry) {
+        entry->web = stuck;
+        entry->since = uv_hrtime();
+        (void)snprintf(entry->what, sizeof(entry->what), "%s", what);
+        entry->next = spares->list;
+        spares->list = entry;
+    }
+    pthread_mutex_unlock(&spares->lock);
+    atomic_fetch_add(&spares->evacuations, 1);
+    fl_server_set_web(spares->server, stuck->thread.number, spare);
+    fl_web_take_place(spare, stuck);
+}
+
+static const char *what_of(fl_spares *spares, const fl_web *stuck)
+{
+    for (const retired *entry = spares->list; entry; entry = entry->next)
+        if (entry->web == stuck) return entry->what;
+    return "a handler";
+}
+
+void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
+                     const fl_evacuation *done)
+{
+    pthread_mutex_lock(&spares->lock);
+    const char *what = what_of(spares, stuck);
+    pthread_mutex_unlock(&spares->lock);
+    fl_log *log = spare->thread.log;
+    if (status < 0) {
+        fl_log_printf(log, FL_LOG_ERROR, "web thread %u cannot be evacuated: %s",
+                      stuck->thread.number, uv_strerror(status));
+        fl_server_stuck(spares->server, "a thread that could not be evacuated");
+        return;
+    }
+    fl_log_printf(log, FL_LOG_ERROR,
+                  "evacuated web thread %u: %s; %u connections moved, %u requests run again, %u "
+                  "answered with 503, %u cut, %u tasks lost; run_in_state is for what computes, "
+                  "run_blocking for what blocks",
+                  stuck->thread.number, what, done->connections, done->replayed, done->refused,
+                  done->cut, done->tasks);
+}
+
+static bool has_ended(retired *entry)
+{
+    if (!entry->ended) entry->ended = pthread_tryjoin_np(entry->web->thread.id, NULL) == 0;
+    return entry->ended;
+}
+
+unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest)
+{
+    unsigned count = 0;
+    *longest = 0;
+    pthread_mutex_lock(&spares->lock);
+    for (retired *entry = spares->list; entry; entry = entry->next) {
+        if (has_ended(entry)) continue;
+        count++;
+        uint64_t age = now > entry->since ? now - entry->since : 0;
+        if (age > *longest) *longest = age;
+    }
+    pthread_mutex_unlock(&spares->lock);
+    return count;
+}
+
+uint64_t fl_spares_evacuations(fl_spares *spares)
+{
+    return atomic_load(&spares->evacuations);
+}
+
+bool fl_spares_close(fl_spares *spares)
+{
+    if (spares->list) return false;
+    fl_web *spare = spares->spare;
+    if (spare) {
+        fl_web_stop(spare);
+        fl_web_join(spare);
+        fl_web_close(spare);
+        free(spare); /* the first member of its spare_web */
+    }
+    pthread_mutex_destroy(&spares->lock);
+    free(spares->states);
+    free(spares);
+    return true;
+}
