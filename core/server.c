@@ -33,7 +33,9 @@
 #define LOG_PATIENCE 1000000000u
 #define ADMIN_RETRY_MS 20
 #define LAST_CALL_MS 300
+#define MILLISECOND 1000000u
 #define POOLS_PATIENCE 1000000000u
+#define LOOP_PATIENCE 1000000000u
 
 typedef enum { LOADING, LISTENING, SERVING, DRAINING, ENDING } server_phase;
 
@@ -597,11 +599,36 @@ static void close_walked(uv_handle_t *handle, void *data)
     if (!uv_is_closing(handle)) uv_close(handle, NULL);
 }
 
+/* What pools' threads wait for at their end is done by this loop. */
+static bool stop_pools(fl_server *server)
+{
+    uint64_t until = uv_hrtime() + POOLS_PATIENCE;
+    while (!fl_pools_stop(server->pools, MILLISECOND)) {
+        if (uv_hrtime() > until) return false;
+        (void)uv_run(&server->loop, UV_RUN_NOWAIT);
+    }
+    return true;
+}
+
+/* Files that are worked on are finished, as far as their threads are not stuck in the kernel. */
+static bool end_loop(fl_server *server)
+{
+    fl_mailbox_close(server->mailbox);
+    fl_exec_end_all(&server->loop);
+    uv_walk(&server->loop, close_walked, NULL);
+    uint64_t until = uv_hrtime() + LOOP_PATIENCE;
+    while (uv_run(&server->loop, UV_RUN_NOWAIT)) {
+        if (uv_hrtime() > until) return false;
+        uv_sleep(1);
+    }
+    return uv_loop_close(&server->loop) == 0;
+}
+
 static void tear_down(fl_server *server)
 {
     for (unsigned i = 0; i < server->web_count; i++) fl_web_join(fl_server_web(server, i));
     fl_watch_stop(&server->watch);
-    if (!fl_pools_stop(server->pools, POOLS_PATIENCE)) leave(server, 0); /* one is stuck */
+    if (!stop_pools(server)) leave(server, 0); /* one is stuck */
     if (!fl_spares_close(server->spares)) leave(server, 0);
     fl_pools_free(server->pools);
     for (unsigned i = 0; i < server->web_count; i++) {
@@ -609,11 +636,7 @@ static void tear_down(fl_server *server)
         free(fl_server_web(server, i));
     }
     stop_admin(server);
-    fl_mailbox_close(server->mailbox);
-    fl_exec_end_all(&server->loop);
-    uv_walk(&server->loop, close_walked, NULL);
-    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
-    (void)uv_loop_close(&server->loop);
+    if (!end_loop(server)) leave(server, 0);
     fl_modules_free(server->modules);
     fl_metrics_free(server->metrics);
     fl_ledger_close(server->ledger);

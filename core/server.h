@@ -1,5 +1,5 @@
 /* server: one server process: its web threads, its housekeeping loop (the main thread: control
- * messages, child programs, admin listener; no Lua) and its watch thread.
+ * messages, child programs, files, admin listener; no Lua) and its watch thread.
  *
  * Started by the supervisor (control.h). Runs until drained. Exit status: 0 drained, 3 when the
  * start failed. */

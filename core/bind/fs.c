@@ -1,382 +1,127 @@
-/* An op goes through steps, one uv_fs_t request at a time: a step submits the request, whose
- * callback keeps the result and proceeds to the next step. Whatever happens, `finish` closes the
- * file and ends the op. Its strings belong to Lua: the op's environment table holds them. */
+/* Arguments and results of what file.h does. The paths that errors name belong to Lua: the op's
+ * environment table holds them. */
 #include "bind/fs.h"
 
-#include <assert.h>
 #include <fcntl.h>
 #include <lauxlib.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <uv.h>
 
+#include "../file.h"
 #include "op.h"
 #include "thread.h"
 
-#define READ_MOST ((uint64_t)64 << 20)    /* bytes that one read returns */
-#define FIRST_ROOM 4096                   /* for what tells no size, as in /proc */
-#define WRITE_MOST ((size_t)1 << 30)      /* bytes of one request; uv_buf_t counts in 32 bits */
 #define CAREFULLY (O_NONBLOCK | O_NOCTTY) /* a pipe or terminal must not hold a file thread */
 #define OPTIONS 3                         /* where on the stack */
 #define EXACT 9007199254740991.0          /* all integers up to it are exact in a Lua number */
 
 typedef struct file_op {
     fl_op op;
-    uv_fs_t request;
+    fl_file *file;         /* NULL: there was no memory */
     const char *path, *to; /* absolute; `to` for rename only */
-    fl_slice text;         /* to write */
-    uint64_t offset, limit;
-    int flags, mode;   /* of open */
-    uint64_t expected; /* what the file's size promises; 0: nothing */
-    uint64_t done;     /* bytes read or written */
-    char *data;        /* read */
-    size_t capacity;
-    uv_stat_t status;
-    char **names; /* of a folder */
-    size_t name_count;
-    uv_file descriptor; /* -1: none */
-    int error;
-    bool at_end, found, closing;
+    int error;             /* it was never started */
 } file_op;
-
-/* Submits a request: 0; or has nothing left to do: 1; or a negative uv code. */
-typedef int (*step)(file_op *file);
 
 typedef struct action {
     fl_op_kind kind;
     const char *verb; /* "cannot read …" */
-    step begin;
+    fl_file_kind what;
 } action;
 
-static const action *action_of(const file_op *file)
+static const action *action_of(const file_op *self)
 {
-    return (const action *)file->op.kind;
+    return (const action *)self->op.kind;
 }
 
-static uv_loop_t *loop_of(const file_op *file)
+static void ended(void *data)
 {
-    return &file->op.state->thread->loop;
+    fl_op_done(data);
 }
 
-static void keep_error(file_op *file, ssize_t error)
-{
-    if (file->error == 0) file->error = (int)error;
-}
-
-static void closed(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    if (request->result < 0) keep_error(file, request->result);
-    uv_fs_req_cleanup(request);
-    fl_op_done(&file->op);
-}
-
-static void finish(file_op *file)
-{
-    if (file->descriptor < 0) {
-        fl_op_done(&file->op);
-        return;
-    }
-    file->closing = true;
-    int status = uv_fs_close(loop_of(file), &file->request, file->descriptor, closed);
-    assert(status == 0); /* it allocates nothing */
-    (void)status;
-}
-
-static void proceed(file_op *file, step next)
-{
-    int status = file->error ? file->error : next(file);
-    if (status == 0) return;
-    if (status < 0) keep_error(file, status);
-    finish(file);
-}
-
-/* The result of the request that has ended. */
-static ssize_t end_request(file_op *file)
-{
-    ssize_t result = file->request.result;
-    uv_fs_req_cleanup(&file->request);
-    if (file->op.cancelled) keep_error(file, UV_ECANCELED);
-    if (result < 0) keep_error(file, result);
-    return result;
-}
-
-static void last_request_ended(uv_fs_t *request)
-{
-    (void)end_request(request->data);
-    finish(request->data);
-}
-
-static bool make_room(file_op *file)
-{
-    if (file->done < file->capacity) return true;
-    uint64_t capacity = file->capacity ? (uint64_t)file->capacity * 2 : FIRST_ROOM;
-    if (file->expected && file->capacity == 0) capacity = file->expected;
-    if (capacity > READ_MOST + 1) capacity = READ_MOST + 1;
-    if (capacity > file->limit) capacity = file->limit;
-    char *data = realloc(file->data, capacity);
-    if (!data) return false;
-    file->data = data;
-    file->capacity = capacity;
-    return true;
-}
-
-static void have_read(uv_fs_t *request);
-
-static int read_more(file_op *file)
-{
-    bool is_whole = file->expected && file->done == file->expected;
-    if (is_whole || file->at_end || file->done == file->limit) return 1;
-    if (file->done > READ_MOST) return UV_EFBIG;
-    if (!make_room(file)) return UV_ENOMEM;
-    uv_buf_t room = uv_buf_init(file->data + file->done, (unsigned)(file->capacity - file->done));
-    /* Only what can be positioned is asked to be: a pipe cannot. */
-    int64_t at = file->offset ? (int64_t)(file->offset + file->done) : -1;
-    return uv_fs_read(loop_of(file), &file->request, file->descriptor, &room, 1, at, have_read);
-}
-
-static void have_read(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    ssize_t size = end_request(file);
-    if (size > 0) file->done += (uint64_t)size;
-    file->at_end = size == 0;
-    proceed(file, read_more);
-}
-
-static void measured(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    uint64_t size = request->result < 0 ? 0 : request->statbuf.st_size;
-    (void)end_request(file);
-    uint64_t rest = size > file->offset ? size - file->offset : 0;
-    file->expected = rest < file->limit ? rest : file->limit;
-    if (file->expected > READ_MOST) keep_error(file, UV_EFBIG);
-    proceed(file, read_more);
-}
-
-static int measure(file_op *file)
-{
-    return uv_fs_fstat(loop_of(file), &file->request, file->descriptor, measured);
-}
-
-static void opened(file_op *file, step next)
-{
-    ssize_t result = end_request(file);
-    if (result >= 0) file->descriptor = (uv_file)result;
-    proceed(file, next);
-}
-
-static void opened_to_read(uv_fs_t *request)
-{
-    opened(request->data, measure);
-}
-
-static int begin_read(file_op *file)
-{
-    return uv_fs_open(loop_of(file), &file->request, file->path, file->flags, 0, opened_to_read);
-}
-
-static void have_written(uv_fs_t *request);
-
-static int write_more(file_op *file)
-{
-    size_t rest = file->text.size - file->done;
-    if (rest == 0) return 1;
-    if (rest > WRITE_MOST) rest = WRITE_MOST;
-    uv_buf_t part = uv_buf_init((char *)file->text.data + file->done, (unsigned)rest);
-    return uv_fs_write(loop_of(file), &file->request, file->descriptor, &part, 1, -1, have_written);
-}
-
-static void have_written(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    ssize_t size = end_request(file);
-    if (size > 0) file->done += (uint64_t)size;
-    if (size == 0) keep_error(file, UV_EIO); /* it would be so for ever */
-    proceed(file, write_more);
-}
-
-static void opened_to_write(uv_fs_t *request)
-{
-    opened(request->data, write_more);
-}
-
-static int begin_write(file_op *file)
-{
-    return uv_fs_open(loop_of(file), &file->request, file->path, file->flags, file->mode,
-                      opened_to_write);
-}
-
-static void status_read(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    if (request->result == 0) file->status = request->statbuf;
-    last_request_ended(request);
-}
-
-static int begin_stat(file_op *file)
-{
-    return uv_fs_lstat(loop_of(file), &file->request, file->path, status_read);
-}
-
-static void looked_for(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    file->found = request->result == 0;
-    if (request->result == UV_ENOENT || request->result == UV_ENOTDIR) request->result = 0;
-    last_request_ended(request);
-}
-
-static int begin_exists(file_op *file)
-{
-    return uv_fs_lstat(loop_of(file), &file->request, file->path, looked_for);
-}
-
-static int by_bytes(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static int keep_names(file_op *file)
-{
-    if (file->request.result <= 0) return 0;
-    file->names = calloc((size_t)file->request.result, sizeof(*file->names));
-    if (!file->names) return UV_ENOMEM;
-    uv_dirent_t found;
-    while (uv_fs_scandir_next(&file->request, &found) == 0) {
-        char *name = strdup(found.name);
-        if (!name) return UV_ENOMEM;
-        file->names[file->name_count++] = name;
-    }
-    qsort(file->names, file->name_count, sizeof(*file->names), by_bytes);
-    return 0;
-}
-
-static void listed(uv_fs_t *request)
-{
-    file_op *file = request->data;
-    int status = keep_names(file);
-    if (status < 0) keep_error(file, status);
-    last_request_ended(request);
-}
-
-static int begin_list(file_op *file)
-{
-    return uv_fs_scandir(loop_of(file), &file->request, file->path, 0, listed);
-}
-
-static int begin_mkdir(file_op *file)
-{
-    return uv_fs_mkdir(loop_of(file), &file->request, file->path, 0777, last_request_ended);
-}
-
-static int begin_rename(file_op *file)
-{
-    return uv_fs_rename(loop_of(file), &file->request, file->path, file->to, last_request_ended);
-}
-
-static int remove_directory(file_op *file)
-{
-    return uv_fs_rmdir(loop_of(file), &file->request, file->path, last_request_ended);
-}
-
-static void unlinked(uv_fs_t *request)
-{
-    if (request->result == UV_EISDIR) {
-        request->result = 0;
-        (void)end_request(request->data);
-        proceed(request->data, remove_directory);
-    } else {
-        last_request_ended(request);
-    }
-}
-
-static int begin_remove(file_op *file)
-{
-    return uv_fs_unlink(loop_of(file), &file->request, file->path, unlinked);
-}
-
-/* Closing is not to be cancelled: the file would stay open. */
 static void cancel(fl_op *op)
 {
-    file_op *file = (file_op *)op;
-    if (!file->closing) (void)uv_cancel((uv_req_t *)&file->request);
+    fl_file_cancel(((file_op *)op)->file);
 }
 
-static void free_result(fl_op *op)
+static void close_op(fl_op *op)
 {
-    file_op *file = (file_op *)op;
-    free(file->data);
-    file->data = NULL;
-    for (size_t i = 0; i < file->name_count; i++) free(file->names[i]);
-    free(file->names);
-    file->names = NULL;
-    file->name_count = 0;
+    file_op *self = (file_op *)op;
+    if (self->file) fl_file_release(self->file);
+    self->file = NULL;
 }
 
-static void push_reason(const file_op *file, lua_State *L)
+static int error_of(const file_op *self)
+{
+    return self->error ? self->error : fl_file_result_of(self->file)->error;
+}
+
+static void push_reason(const file_op *self, lua_State *L)
 {
     char text[128];
-    if (file->error != UV_EFBIG || action_of(file)->begin != begin_read) {
-        lua_pushstring(L, uv_strerror_r(file->error, text, sizeof(text)));
-    } else if (file->expected > READ_MOST) {
-        lua_pushfstring(L, "%f bytes are more than the %d that one read returns",
-                        (lua_Number)file->expected, (int)READ_MOST);
-    } else {
-        lua_pushfstring(L, "it has more than the %d bytes that one read returns", (int)READ_MOST);
+    int error = error_of(self);
+    if (error != UV_EFBIG || action_of(self)->what != FL_FILE_READ) {
+        lua_pushstring(L, uv_strerror_r(error, text, sizeof(text)));
+        return;
     }
+    uint64_t promised = fl_file_result_of(self->file)->promised;
+    if (promised > FL_FILE_READ_MOST)
+        lua_pushfstring(L, "%f bytes are more than the %d that one read returns",
+                        (lua_Number)promised, (int)FL_FILE_READ_MOST);
+    else
+        lua_pushfstring(L, "it has more than the %d bytes that one read returns",
+                        (int)FL_FILE_READ_MOST);
 }
 
-static void push_message(const file_op *file, lua_State *L)
+static void push_message(const file_op *self, lua_State *L)
 {
-    if (file->to)
-        lua_pushfstring(L, "cannot %s %s to %s: ", action_of(file)->verb, file->path, file->to);
+    if (self->to)
+        lua_pushfstring(L, "cannot %s %s to %s: ", action_of(self)->verb, self->path, self->to);
     else
-        lua_pushfstring(L, "cannot %s %s: ", action_of(file)->verb, file->path);
-    push_reason(file, L);
+        lua_pushfstring(L, "cannot %s %s: ", action_of(self)->verb, self->path);
+    push_reason(self, L);
     lua_concat(L, 2);
 }
 
-static int push_error(const file_op *file, lua_State *L)
+static int push_error(const file_op *self, lua_State *L)
 {
     char code[32];
     lua_pushboolean(L, false);
     lua_createtable(L, 0, 4);
     lua_pushliteral(L, "fs");
     lua_setfield(L, -2, "kind");
-    lua_pushstring(L, uv_err_name_r(file->error, code, sizeof(code)));
+    lua_pushstring(L, uv_err_name_r(error_of(self), code, sizeof(code)));
     lua_setfield(L, -2, "code");
-    push_message(file, L);
+    push_message(self, L);
     lua_setfield(L, -2, "message");
-    lua_pushstring(L, file->path);
+    lua_pushstring(L, self->path);
     lua_setfield(L, -2, "path");
     return 2;
 }
 
 static int take_nothing(fl_op *op, lua_State *L)
 {
-    const file_op *file = (file_op *)op;
-    if (file->error) return push_error(file, L);
+    const file_op *self = (file_op *)op;
+    if (error_of(self)) return push_error(self, L);
     lua_pushboolean(L, true);
     return 1;
 }
 
 static int take_data(fl_op *op, lua_State *L)
 {
-    const file_op *file = (file_op *)op;
-    if (file->error) return push_error(file, L);
+    const file_op *self = (file_op *)op;
+    if (error_of(self)) return push_error(self, L);
+    const fl_file_result *result = fl_file_result_of(self->file);
     lua_pushboolean(L, true);
-    lua_pushlstring(L, file->data ? file->data : "", file->done);
+    lua_pushlstring(L, result->data ? result->data : "", result->size);
     return 2;
 }
 
 static int take_found(fl_op *op, lua_State *L)
 {
-    const file_op *file = (file_op *)op;
-    if (file->error) return push_error(file, L);
+    const file_op *self = (file_op *)op;
+    if (error_of(self)) return push_error(self, L);
     lua_pushboolean(L, true);
-    lua_pushboolean(L, file->found);
+    lua_pushboolean(L, fl_file_result_of(self->file)->found);
     return 2;
 }
 
@@ -392,9 +137,9 @@ static const char *type_name(uint64_t mode)
 
 static int take_status(fl_op *op, lua_State *L)
 {
-    const file_op *file = (file_op *)op;
-    if (file->error) return push_error(file, L);
-    const uv_stat_t *status = &file->status;
+    const file_op *self = (file_op *)op;
+    if (error_of(self)) return push_error(self, L);
+    const uv_stat_t *status = &fl_file_result_of(self->file)->status;
     lua_pushboolean(L, true);
     lua_createtable(L, 0, 4);
     lua_pushstring(L, type_name(status->st_mode));
@@ -411,12 +156,13 @@ static int take_status(fl_op *op, lua_State *L)
 
 static int take_names(fl_op *op, lua_State *L)
 {
-    const file_op *file = (file_op *)op;
-    if (file->error) return push_error(file, L);
+    const file_op *self = (file_op *)op;
+    if (error_of(self)) return push_error(self, L);
+    const fl_file_result *result = fl_file_result_of(self->file);
     lua_pushboolean(L, true);
-    lua_createtable(L, (int)file->name_count, 0);
-    for (size_t i = 0; i < file->name_count; i++) {
-        lua_pushstring(L, file->names[i]);
+    lua_createtable(L, (int)result->name_count, 0);
+    for (size_t i = 0; i < result->name_count; i++) {
+        lua_pushstring(L, result->names[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
     return 2;
@@ -459,29 +205,41 @@ static void check_options(lua_State *L)
     luaL_checktype(L, OPTIONS, LUA_TTABLE);
 }
 
-/* Pushes the op for the path and the text or path in the first two arguments. */
-static file_op *new_file_op(lua_State *L, const action *what)
+/* Pushes a new op whose environment table holds the path in the first argument, and the one in the
+ * second when it has two. */
+static file_op *push_op(lua_State *L, const action *what, int paths)
 {
-    lua_createtable(L, 2, 0);
-    for (int i = 1; i <= 2; i++) {
+    lua_createtable(L, paths, 0);
+    for (int i = 1; i <= paths; i++) {
         lua_pushvalue(L, i);
         lua_rawseti(L, -2, i);
     }
-    file_op *file = (file_op *)fl_op_new(L, sizeof(*file), &what->kind);
+    file_op *self = (file_op *)fl_op_new(L, sizeof(*self), &what->kind);
     lua_pushvalue(L, -2);
     (void)lua_setfenv(L, -2);
-    file->request.data = file;
-    file->path = lua_tostring(L, 1);
-    file->limit = UINT64_MAX;
-    file->descriptor = -1;
-    return file;
+    self->path = lua_tostring(L, 1);
+    self->to = paths > 1 ? lua_tostring(L, 2) : NULL;
+    return self;
 }
 
-static int start(file_op *file)
+static int post(file_op *self, const fl_file_order *order)
 {
-    fl_claim *claim = &file->op.state->thread->claim;
+    fl_state *state = self->op.state;
+    int status = fl_file_new(&self->file, order);
+    if (status < 0) return status;
+    return fl_file_start(self->file, state->thread->server, state->address, ended, &self->op);
+}
+
+/* Completes the order by what the op knows. */
+static int start(file_op *self, fl_file_order order)
+{
+    fl_claim *claim = &self->op.state->thread->claim;
+    order.kind = action_of(self)->what;
+    order.path = self->path;
+    order.to = self->to;
     fl_claim_take(claim);
-    proceed(file, action_of(file)->begin);
+    self->error = post(self, &order);
+    if (self->error) fl_op_done(&self->op);
     fl_claim_give(claim);
     return 1;
 }
@@ -489,60 +247,51 @@ static int start(file_op *file)
 static int start_with_path(lua_State *L, const action *what)
 {
     check_path(L, 1);
-    lua_settop(L, 2);
-    return start(new_file_op(L, what));
+    lua_settop(L, 1);
+    return start(push_op(L, what, 1), (fl_file_order){0});
 }
 
 /* read(path[, { offset =, size = }]) -> op   [-0, +1, e] */
 static int fs_read(lua_State *L)
 {
-    static const action what = {
-        {"fs.read", take_data, cancel, free_result}, .verb = "read", .begin = begin_read};
+    static const action what = {{"fs.read", take_data, cancel, close_op}, "read", FL_FILE_READ};
+    fl_file_order order = {.flags = O_RDONLY | CAREFULLY};
     check_path(L, 1);
     lua_settop(L, 2);
     lua_pushnil(L);
     lua_insert(L, 2);
     check_options(L);
-    uint64_t offset = check_count(L, "offset", EXACT, 0);
-    uint64_t limit = check_count(L, "size", EXACT, UINT64_MAX);
-    file_op *file = new_file_op(L, &what);
-    file->flags = O_RDONLY | CAREFULLY;
-    file->offset = offset;
-    file->limit = limit;
-    return start(file);
+    order.offset = check_count(L, "offset", EXACT, 0);
+    order.limit = check_count(L, "size", EXACT, UINT64_MAX);
+    return start(push_op(L, &what, 1), order);
 }
 
 /* write(path, data[, { append =, mode = }]) -> op   [-0, +1, e] */
 static int fs_write(lua_State *L)
 {
     static const action what = {
-        {"fs.write", take_nothing, cancel, NULL}, .verb = "write", .begin = begin_write};
+        {"fs.write", take_nothing, cancel, close_op}, "write", FL_FILE_WRITE};
+    fl_file_order order = {.flags = O_WRONLY | O_CREAT | CAREFULLY};
     check_path(L, 1);
-    (void)luaL_checkstring(L, 2);
+    order.text.data = luaL_checklstring(L, 2, &order.text.size);
     check_options(L);
-    int mode = (int)check_count(L, "mode", 07777, 0666);
+    order.mode = (int)check_count(L, "mode", 07777, 0666);
     lua_getfield(L, OPTIONS, "append");
-    int how = lua_toboolean(L, -1) ? O_APPEND : O_TRUNC;
-    file_op *file = new_file_op(L, &what);
-    file->flags = O_WRONLY | O_CREAT | how | CAREFULLY;
-    file->mode = mode;
-    file->text.data = lua_tolstring(L, 2, &file->text.size);
-    return start(file);
+    order.flags |= lua_toboolean(L, -1) ? O_APPEND : O_TRUNC;
+    return start(push_op(L, &what, 1), order);
 }
 
 /* stat(path) -> op   [-0, +1, e] */
 static int fs_stat(lua_State *L)
 {
-    static const action what = {
-        {"fs.stat", take_status, cancel, NULL}, .verb = "stat", .begin = begin_stat};
+    static const action what = {{"fs.stat", take_status, cancel, close_op}, "stat", FL_FILE_STAT};
     return start_with_path(L, &what);
 }
 
 /* list(path) -> op   [-0, +1, e] */
 static int fs_list(lua_State *L)
 {
-    static const action what = {
-        {"fs.list", take_names, cancel, free_result}, .verb = "list", .begin = begin_list};
+    static const action what = {{"fs.list", take_names, cancel, close_op}, "list", FL_FILE_LIST};
     return start_with_path(L, &what);
 }
 
@@ -550,7 +299,7 @@ static int fs_list(lua_State *L)
 static int fs_mkdir(lua_State *L)
 {
     static const action what = {
-        {"fs.mkdir", take_nothing, cancel, NULL}, .verb = "make directory", .begin = begin_mkdir};
+        {"fs.mkdir", take_nothing, cancel, close_op}, "make directory", FL_FILE_MKDIR};
     return start_with_path(L, &what);
 }
 
@@ -558,7 +307,7 @@ static int fs_mkdir(lua_State *L)
 static int fs_remove(lua_State *L)
 {
     static const action what = {
-        {"fs.remove", take_nothing, cancel, NULL}, .verb = "remove", .begin = begin_remove};
+        {"fs.remove", take_nothing, cancel, close_op}, "remove", FL_FILE_REMOVE};
     return start_with_path(L, &what);
 }
 
@@ -566,7 +315,7 @@ static int fs_remove(lua_State *L)
 static int fs_exists(lua_State *L)
 {
     static const action what = {
-        {"fs.exists", take_found, cancel, NULL}, .verb = "look for", .begin = begin_exists};
+        {"fs.exists", take_found, cancel, close_op}, "look for", FL_FILE_EXISTS};
     return start_with_path(L, &what);
 }
 
@@ -574,13 +323,11 @@ static int fs_exists(lua_State *L)
 static int fs_rename(lua_State *L)
 {
     static const action what = {
-        {"fs.rename", take_nothing, cancel, NULL}, .verb = "rename", .begin = begin_rename};
+        {"fs.rename", take_nothing, cancel, close_op}, "rename", FL_FILE_RENAME};
     check_path(L, 1);
     check_path(L, 2);
     lua_settop(L, 2);
-    file_op *file = new_file_op(L, &what);
-    file->to = lua_tostring(L, 2);
-    return start(file);
+    return start(push_op(L, &what, 2), (fl_file_order){0});
 }
 
 int fl_fs_module(lua_State *L)

@@ -63,6 +63,60 @@ app:get("/forever", function()
   while true do await(fl.fs.read "big") end
 end)
 
+-- Each reading is given up so many milliseconds after it began, each writing too.
+app:get("/given-up-later", function()
+  for i = 0, 20 do
+    local reading, writing = fl.fs.read("big"), fl.fs.write("half", ("x"):rep(4 * 1024 * 1024))
+    local listing = fl.fs.list "."
+    await(fl.sleep(i / 1000))
+    reading:cancel()
+    writing:cancel()
+    listing:cancel()
+  end
+  return "given up"
+end)
+
+app:get("/crowd", function()
+  local futures = {}
+  for i = 1, 200 do
+    futures[2 * i - 1] = fl.fs.write("crowd-" .. i, ("%d\n"):format(i):rep(100))
+    futures[2 * i] = fl.fs.read "small"
+  end
+  local results = await(fl.gather(futures))
+  for i = 1, 200 do
+    assert(results[2 * i] == "12345")
+    futures[i] = fl.fs.read("crowd-" .. i)
+  end
+  for i = 1, 200 do assert(await(futures[i]) == ("%d\n"):format(i):rep(100)) end
+  return "all of them"
+end)
+
+app:get("/size/{path}", function(req) return tostring(#await(fl.fs.read(req.params.path))) end)
+
+-- Seconds of work for the file threads.
+local function begin_much()
+  for _ = 1, 60 do core.read("/dev/urandom", { size = 60 * 1024 * 1024 }) end
+end
+
+app:get("/leave-behind", function()
+  begin_much()
+  return "left"
+end)
+
+app:get("/leave-behind-in-pool", function()
+  return await(fl.run_in_state(function()
+    local files = require "fasterlua.core.fs"
+    for _ = 1, 8 do files.read("/dev/urandom", { size = 30 * 1024 * 1024 }) end
+    return "left"
+  end))
+end)
+
+app:get("/wait", function()
+  begin_much()
+  await(fl.fs.read("/dev/urandom", { size = 60 * 1024 * 1024 }))
+  return "read"
+end)
+
 return app
 ]]
 
@@ -235,5 +289,58 @@ support.describe_server("fl.fs", { app = app, settings = { threads = 1 } }, func
     client:send("GET /forever HTTP/1.1\r\nHost: a\r\n\r\n")
     process.sleep(0.1)
     client:close()
+  end)
+
+  it("gives up at any moment, and leaves nothing open", function()
+    put("big", ("x"):rep(4 * MB))
+    for _ = 1, 3 do assert.equal("given up", get_server():get("/given-up-later").body) end
+    assert.equal(4 * MB, #process.read(folder() .. "/big"))
+  end)
+
+  it("works on hundreds of files at once", function()
+    put("small", "12345")
+    assert.equal("all of them", get_server():get("/crowd").body)
+  end)
+
+  it("reads nearly as much as it may at once", function()
+    put("big", ("0123456789"):rep(6 * MB))
+    assert.equal(tostring(60 * MB), get_server():get("/size/big").body)
+    os.remove(folder() .. "/big")
+  end)
+end)
+
+describe("a server that works on files", function()
+  local function start(drain)
+    return support.start { app = app, settings = { threads = 1, drain = drain } }
+  end
+
+  local function assert_stops_within(server, seconds)
+    local began = process.now()
+    server:signal "TERM"
+    server:wait_end()
+    local took = process.now() - began
+    server:stop()
+    assert.is_true(took < seconds * support.slowdown, ("it took %.1f s"):format(took))
+  end
+
+  -- Were they not cancelled, they would take seconds.
+  it("stops without waiting for what nobody waits for", function()
+    local server = start "10s"
+    assert.equal("left", server:get("/leave-behind").body)
+    assert_stops_within(server, 1)
+  end)
+
+  -- After a second it would give the pool's threads up.
+  it("stops pools' threads whose files are worked on", function()
+    local server = start "10s"
+    assert.equal("left", server:get("/leave-behind-in-pool").body)
+    assert_stops_within(server, 0.9)
+  end)
+
+  it("stops when the time to drain is over, whatever is waited for", function()
+    local server = start "0.3s"
+    server:connect():send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+    process.sleep(0.1)
+    assert_stops_within(server, 2)
   end)
 end)
