@@ -188,9 +188,9 @@ static int append(lua_State *L, const void *data, size_t size, void *buffer)
 static int dump(lua_State *L, fl_buffer *out, reader *r)
 {
     size_t size = out->size;
-    int refused = lua_dump(L, append, out);
-    if (out->failed) return UV_ENOMEM;
-    if (refused) return UV_EINVAL;
+    int status = lua_dump(L, append, out);
+    if (out->failed || status == LUA_ERRMEM) return UV_ENOMEM;
+    if (status) return UV_EINVAL;
     *r = (reader){out->data + size, out->data + out->size, false};
     return 0;
 }
@@ -221,6 +221,7 @@ int fl_code_template(lua_State *L, fl_buffer *out)
 int fl_code_dump(lua_State *L, fl_slice template, fl_buffer *out)
 {
     reader r;
+    if (template.size == 0) return UV_EINVAL;
     int error = dump(L, out, &r);
     if (error) return error;
     uint32_t flags = read_header(&r);
