@@ -755,8 +755,9 @@ static bool push_named(receiver *r, uint8_t tag)
     lua_State *L = r->u.L;
     fl_slice module, field;
     if (!fl_unpacker_string(&r->u, &module) || !fl_unpacker_string(&r->u, &field)) return false;
-    int at = lua_gettop(L) + 1;
-    if (!find_loaded(r, at, module, field)) {
+    bool found = find_loaded(r, lua_gettop(L) + 1, module, field);
+    if (found && tag != CALLED) return true;
+    if (!found) {
         lua_pushcfunction(L, resolve);
         lua_pushlstring(L, module.data, module.size);
         lua_pushlstring(L, field.data, field.size);
