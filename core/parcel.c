@@ -100,7 +100,17 @@ static uint64_t print_fields(lua_State *L, int index)
     return print;
 }
 
-/* The same of the modules in the table at `index`. */
+/* Of package.loaded at `index`, as quickly as that goes: changes whenever a module comes or goes.
+ */
+static uint64_t print_loaded(lua_State *L, int index)
+{
+    uint64_t print = 0;
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+        print = (print ^ (uintptr_t)lua_topointer(L, -1)) * 0x9e3779b97f4a7c15;
+    return print;
+}
+
+/* As print_fields, of all modules in the table at `index`. */
 static uint64_t print_modules(lua_State *L, int index)
 {
     uint64_t print = 0;
@@ -186,7 +196,7 @@ static void make_map(lua_State *L, border *b, int loaded)
     for (lua_pushnil(L); lua_next(L, loaded); lua_settop(L, map + 1))
         if (lua_type(L, -2) == LUA_TSTRING) name_module(L, b, map, map + 1);
     lua_rawseti(L, LUA_REGISTRYINDEX, b->map);
-    b->loaded_print = print_fields(L, loaded);
+    b->loaded_print = print_loaded(L, loaded);
     b->fields_print = print_modules(L, loaded);
     b->counts.maps++;
 }
@@ -198,7 +208,7 @@ static bool renew_map(lua_State *L, border *b, bool thorough)
     if (!lua_checkstack(L, 24)) return false;
     push_ref(L, b->loaded);
     int loaded = lua_gettop(L);
-    bool changed = print_fields(L, loaded) != b->loaded_print ||
+    bool changed = print_loaded(L, loaded) != b->loaded_print ||
                    (thorough && print_modules(L, loaded) != b->fields_print);
     if (changed) make_map(L, b, loaded);
     lua_settop(L, loaded - 1);
