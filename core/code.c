@@ -10,11 +10,14 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "pack.h"
+
 #define VERSION 2
 #define STRIPPED 2u
 #define UPVALUE_LOCAL 0x8000u
 #define UPVALUE_IMMUTABLE 0x4000u
 #define MOST_UPVALUES 60 /* LuaJIT's limit */
+#define MOST_TEMPLATE 256
 #define BUCKETS 1024
 #define NONE FL_CODE_CACHE
 
@@ -188,22 +191,42 @@ static int append(lua_State *L, const void *data, size_t size, void *buffer)
 static int dump(lua_State *L, fl_buffer *out, reader *r)
 {
     size_t size = out->size;
-    int refused = lua_dump(L, append, out);
-    if (out->failed) return UV_ENOMEM;
-    if (refused) return UV_EINVAL;
+    int status = lua_dump(L, append, out);
+    if (out->failed || status == LUA_ERRMEM) return UV_ENOMEM;
+    if (status) return UV_EINVAL;
     *r = (reader){out->data + size, out->data + out->size, false};
     return 0;
+}
+
+/* Writes the prototype without its debug information, which nobody will see. Returns its size, 0
+ * when it is not understood. */
+static size_t strip(reader *r, char plain[MOST_TEMPLATE])
+{
+    (void)read_number(r); /* the size */
+    const char *start = skip(r, 4);
+    for (int i = 0; i < 3; i++) (void)read_number(r); /* constants, constants, instructions */
+    size_t head = (size_t)(r->at - start), debug = read_number(r);
+    if (debug > 0) { /* first line, lines */
+        (void)read_number(r);
+        (void)read_number(r);
+    }
+    size_t rest = (size_t)(r->end - r->at);
+    if (r->failed || debug > rest || head + 1 + rest - debug > MOST_TEMPLATE) return 0;
+    memcpy(plain, start, head);
+    plain[head] = 0;
+    memcpy(plain + head + 1, r->at, rest - debug);
+    return head + 1 + rest - debug;
 }
 
 int fl_code_template(lua_State *L, fl_buffer *out)
 {
     char source[512] = "local u0";
-    size_t size = strlen(source);
+    size_t length = strlen(source);
     for (int i = 1; i < MOST_UPVALUES; i++)
-        size += (size_t)snprintf(source + size, sizeof(source) - size, ",u%d", i);
-    size +=
-        (size_t)snprintf(source + size, sizeof(source) - size, " return function() return u0 end");
-    if (luaL_loadbuffer(L, source, size, "=fasterlua") != 0) return lua_error(L);
+        length += (size_t)snprintf(source + length, sizeof(source) - length, ",u%d", i);
+    length += (size_t)snprintf(source + length, sizeof(source) - length,
+                               " return function() return u0 end");
+    if (luaL_loadbuffer(L, source, length, "=fasterlua") != 0) return lua_error(L);
     reader r;
     size_t before = out->size;
     int error = dump(L, out, &r);
@@ -211,16 +234,20 @@ int fl_code_template(lua_State *L, fl_buffer *out)
     if (error) return error;
     uint32_t flags = read_header(&r);
     reader last = last_prototype(&r);
-    if (last.failed || (flags & STRIPPED)) return UV_EINVAL;
-    size_t length = (size_t)(r.end - last.at);
-    memmove(out->data + before, last.at, length);
-    out->size = before + length;
-    return 0;
+    char plain[MOST_TEMPLATE];
+    size_t size = last.failed || (flags & STRIPPED) ? 0 : strip(&last, plain);
+    out->size = before;
+    if (size == 0) return UV_EINVAL;
+    fl_pack_size(out, size);
+    fl_buffer_append(out, plain, size);
+    fl_buffer_byte(out, 0);
+    return out->failed ? UV_ENOMEM : 0;
 }
 
 int fl_code_dump(lua_State *L, fl_slice template, fl_buffer *out)
 {
     reader r;
+    if (template.size == 0) return UV_EINVAL;
     int error = dump(L, out, &r);
     if (error) return error;
     uint32_t flags = read_header(&r);

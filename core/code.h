@@ -43,7 +43,8 @@ void fl_code_digest(fl_slice bytes, uint64_t digest[2]);
 int fl_code_template(lua_State *L, fl_buffer *out);
 
 /* Appends the factory of the Lua function on top of the stack, debug information included. 0,
- * UV_ENOMEM, or UV_EINVAL when its bytecode is not understood.  [-0, +0, m] */
+ * UV_ENOMEM, or UV_EINVAL when its bytecode is not understood or the template is empty.
+ * [-0, +0, m] */
 int fl_code_dump(lua_State *L, fl_slice template, fl_buffer *out);
 
 /* Pushes the factory, or an error message and returns UV_EINVAL. Bytecode is not verified: it must

@@ -15,6 +15,7 @@
 #define PATH_LIMIT 320
 #define KEY_LIMIT 64
 #define SHORT_SIZE 63
+#define MOST_VARINT 10           /* bytes */
 #define EXACT 9007199254740992.0 /* 2^53 */
 #define MOST_AHEAD (1u << 24)    /* elements or pairs a table gets room for at once */
 
@@ -121,12 +122,12 @@ bool fl_packer_refuse(fl_packer *p, const char *what)
 
 /* Packing. */
 
-static void pack_bytes(fl_buffer *out, uint8_t tag, const void *bytes, size_t size)
+static inline void pack_bytes(fl_buffer *out, uint8_t tag, const void *bytes, size_t size)
 {
-    char packed[9];
-    packed[0] = (char)tag;
-    memcpy(packed + 1, bytes, size);
-    fl_buffer_append(out, packed, size + 1);
+    if (!fl_buffer_room(out, size + 1)) return;
+    out->data[out->size] = (char)tag;
+    memcpy(out->data + out->size + 1, bytes, size);
+    out->size += size + 1;
 }
 
 static size_t write_varint(char *to, uint64_t number)
@@ -139,15 +140,14 @@ static size_t write_varint(char *to, uint64_t number)
 
 static void pack_varint(fl_buffer *out, uint8_t tag, uint64_t number)
 {
-    char packed[11];
-    packed[0] = (char)tag;
-    fl_buffer_append(out, packed, 1 + write_varint(packed + 1, number));
+    if (!fl_buffer_room(out, 1 + MOST_VARINT)) return;
+    out->data[out->size] = (char)tag;
+    out->size += 1 + write_varint(out->data + out->size + 1, number);
 }
 
 void fl_pack_size(fl_buffer *out, uint64_t size)
 {
-    char packed[10];
-    fl_buffer_append(out, packed, write_varint(packed, size));
+    if (fl_buffer_room(out, MOST_VARINT)) out->size += write_varint(out->data + out->size, size);
 }
 
 void fl_pack_string(fl_buffer *out, fl_slice text)
@@ -364,25 +364,28 @@ static bool pack_userdata(fl_packer *p)
     return fl_packer_refuse(p, " is a userdata");
 }
 
+/* The table, function or userdata on top. */
+static bool pack_top(fl_packer *p, int top, int type)
+{
+    if (p->special) {
+        fl_pack_verdict verdict = p->special(p, type);
+        if (verdict != FL_PACK_PLAIN) return verdict == FL_PACK_DONE;
+    }
+    if (type == LUA_TFUNCTION) return fl_packer_refuse(p, " is a function");
+    if (type == LUA_TUSERDATA) return pack_userdata(p);
+    return pack_table(p, top);
+}
+
 /* The table, function or userdata at `index`. */
 static bool pack_object(fl_packer *p, int index, int type)
 {
     lua_State *L = p->L;
     if (!lua_checkstack(L, 8)) return fl_packer_refuse(p, ": the Lua stack is full");
-    lua_pushvalue(L, index);
     int top = lua_gettop(L);
-    if (p->special) {
-        fl_pack_verdict verdict = p->special(p, type);
-        if (verdict == FL_PACK_REFUSED) return false;
-        if (verdict == FL_PACK_DONE) {
-            lua_settop(L, top - 1);
-            return true;
-        }
-    }
-    if (type == LUA_TFUNCTION) return fl_packer_refuse(p, " is a function");
-    if (type == LUA_TUSERDATA) return pack_userdata(p);
-    if (!pack_table(p, top)) return false;
-    lua_settop(L, top - 1);
+    if (index == top) return pack_top(p, top, type);
+    lua_pushvalue(L, index);
+    if (!pack_top(p, top + 1, type)) return false;
+    lua_settop(L, top);
     return true;
 }
 
@@ -475,7 +478,7 @@ void fl_unpacker_init(fl_unpacker *u, lua_State *L, fl_slice bytes)
 {
     u->L = L;
     u->start = u->at = bytes.data;
-    u->end = bytes.data + bytes.size;
+    u->end = bytes.size ? bytes.data + bytes.size : bytes.data; /* which may be NULL */
     u->promised = 0;
     u->depth = 0;
     u->special = NULL;
@@ -495,7 +498,7 @@ bool fl_unpacker_malformed(fl_unpacker *u)
     return false;
 }
 
-static bool take(fl_unpacker *u, void *to, size_t size)
+static inline bool take(fl_unpacker *u, void *to, size_t size)
 {
     if (left(u) < size) return fl_unpacker_malformed(u);
     memcpy(to, u->at, size);

@@ -28,21 +28,26 @@ enum {                         /* kinds beside the plain ones */
 typedef struct border { /* what a state keeps for this; tables by their registry references */
     int loaded;         /* package.loaded */
     int standard;       /* module → { field → true } */
-    int names;          /* value → packed name, or false when it has none; weak keys */
-    int codes;          /* closure → userdata with its code; weak keys */
-    int known;          /* digest → the same userdata; weak values */
-    int metatable;      /* of those userdata */
-    int factories;      /* by place in `cache`, from 1 */
-    uint64_t loaded_print, fields_print; /* of package.loaded when `names` was made */
+    int map;       /* value → its packed name, or userdata with a closure's code, or false for a
+                      table without a name; weak keys */
+    int codes;     /* digest → the same userdata; weak values */
+    int metatable; /* of those userdata */
+    int factories; /* by place in `cache`, from 1 */
+    uint64_t loaded_print, fields_print; /* of package.loaded when `map` was made */
     fl_code_cache cache;
+    bool
+        bare[FL_CODE_CACHE]; /* by place too: the function has no upvalues, and itself lies there */
     fl_buffer template, scratch;
     fl_parcel_counts counts;
 } border;
 
 static const char border_key;
 
+/* Threads inherit exdata2; those made before fl_parcel_open, and nobody else's, have none. */
 static border *border_of(lua_State *L)
 {
+    border *known = lua_getexdata2(L);
+    if (known) return known;
     lua_pushlightuserdata(L, (void *)(uintptr_t)&border_key);
     lua_rawget(L, LUA_REGISTRYINDEX);
     border *b = lua_touserdata(L, -1);
@@ -61,6 +66,15 @@ static fl_slice string_at(lua_State *L, int index)
     fl_slice text;
     text.data = lua_tolstring(L, index, &text.size);
     return text;
+}
+
+/* The function on top. */
+static bool has_own_environment(lua_State *L)
+{
+    lua_getfenv(L, -1);
+    bool result = !lua_rawequal(L, -1, LUA_GLOBALSINDEX);
+    lua_pop(L, 1);
+    return result;
 }
 
 /* Names. */
@@ -86,7 +100,17 @@ static uint64_t print_fields(lua_State *L, int index)
     return print;
 }
 
-/* The same of the modules in the table at `index`. */
+/* Of package.loaded at `index`, as quickly as that goes: changes whenever a module comes or goes.
+ */
+static uint64_t print_loaded(lua_State *L, int index)
+{
+    uint64_t print = 0;
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+        print = (print ^ (uintptr_t)lua_topointer(L, -1)) * 0x9e3779b97f4a7c15;
+    return print;
+}
+
+/* As print_fields, of all modules in the table at `index`. */
 static uint64_t print_modules(lua_State *L, int index)
 {
     uint64_t print = 0;
@@ -105,9 +129,8 @@ static bool is_better(lua_State *L, const fl_buffer *name)
     return memcmp(name->data, other.data, other.size) < 0;
 }
 
-/* names[value on top] = its packed name, unless it has a better one. */
-static void set_name(lua_State *L, border *b, int names, uint8_t tag, fl_slice module,
-                     fl_slice field)
+/* map[value on top] = its packed name, unless it has a better one. */
+static void set_name(lua_State *L, border *b, int map, uint8_t tag, fl_slice module, fl_slice field)
 {
     fl_buffer *name = &b->scratch;
     fl_buffer_reset(name, KEEP);
@@ -116,13 +139,13 @@ static void set_name(lua_State *L, border *b, int names, uint8_t tag, fl_slice m
     fl_pack_string(name, field);
     if (name->failed) luaL_error(L, "not enough memory");
     lua_pushvalue(L, -1);
-    lua_rawget(L, names);
+    lua_rawget(L, map);
     bool better = is_better(L, name);
     lua_pop(L, 1);
     if (!better) return;
     lua_pushvalue(L, -1);
     lua_pushlstring(L, name->data, name->size);
-    lua_rawset(L, names);
+    lua_rawset(L, map);
 }
 
 /* Is the field, a key on the stack, one of the library's own? Its table lies at `fields`, nil for
@@ -139,7 +162,7 @@ static bool is_exported(lua_State *L, int fields, int key)
 }
 
 /* The module's name and value lie at `at` and above. */
-static void name_module(lua_State *L, border *b, int names, int at)
+static void name_module(lua_State *L, border *b, int map, int at)
 {
     fl_slice module = string_at(L, at);
     push_ref(L, b->standard);
@@ -148,11 +171,11 @@ static void name_module(lua_State *L, border *b, int names, int at)
     int fields = lua_gettop(L);
     uint8_t tag = lua_isnil(L, fields) ? NAMED : STANDARD;
     lua_pushvalue(L, at + 1);
-    if (has_name(L, -1)) set_name(L, b, names, tag, module, FL_SLICE(""));
+    if (has_name(L, -1)) set_name(L, b, map, tag, module, FL_SLICE(""));
     if (!lua_istable(L, -1)) return;
     for (lua_pushnil(L); lua_next(L, at + 1); lua_pop(L, 1)) {
         if (has_name(L, -1) && is_exported(L, fields, lua_gettop(L) - 1))
-            set_name(L, b, names, tag, module, string_at(L, -2));
+            set_name(L, b, map, tag, module, string_at(L, -2));
     }
 }
 
@@ -165,17 +188,15 @@ static void push_weak(lua_State *L, const char *mode)
     lua_setmetatable(L, -2);
 }
 
-/* Functions that have a name from now on are looked for by name again. */
+/* What was known of closures and tables is forgotten: they may have a name now. */
 static void make_map(lua_State *L, border *b, int loaded)
 {
     push_weak(L, "k");
-    int names = lua_gettop(L);
-    for (lua_pushnil(L); lua_next(L, loaded); lua_settop(L, names + 1))
-        if (lua_type(L, -2) == LUA_TSTRING) name_module(L, b, names, names + 1);
-    lua_rawseti(L, LUA_REGISTRYINDEX, b->names);
-    push_weak(L, "k");
-    lua_rawseti(L, LUA_REGISTRYINDEX, b->codes);
-    b->loaded_print = print_fields(L, loaded);
+    int map = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, loaded); lua_settop(L, map + 1))
+        if (lua_type(L, -2) == LUA_TSTRING) name_module(L, b, map, map + 1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, b->map);
+    b->loaded_print = print_loaded(L, loaded);
     b->fields_print = print_modules(L, loaded);
     b->counts.maps++;
 }
@@ -184,9 +205,10 @@ static void make_map(lua_State *L, border *b, int loaded)
  * modules. */
 static bool renew_map(lua_State *L, border *b, bool thorough)
 {
+    if (!lua_checkstack(L, 24)) return false;
     push_ref(L, b->loaded);
     int loaded = lua_gettop(L);
-    bool changed = print_fields(L, loaded) != b->loaded_print ||
+    bool changed = print_loaded(L, loaded) != b->loaded_print ||
                    (thorough && print_modules(L, loaded) != b->fields_print);
     if (changed) make_map(L, b, loaded);
     lua_settop(L, loaded - 1);
@@ -195,12 +217,14 @@ static bool renew_map(lua_State *L, border *b, bool thorough)
 
 /* Packing. */
 
+typedef enum { NOTHING, A_NAME, A_CODE, NO_NAME } knowledge;
+
 typedef struct sender {
     fl_packer p;
     fl_parcel *parcel;
-    border *border;
-    bool inside;  /* a function */
-    bool checked; /* the map of names is that of package.loaded as it is now */
+    border *border; /* for functions, and what is inside them */
+    bool inside;    /* a function */
+    bool checked;   /* the map is that of package.loaded as it is now */
 } sender;
 
 static bool grow(void *items, size_t *capacity, size_t count, size_t size)
@@ -245,47 +269,70 @@ static fl_pack_verdict pack_large_string(sender *s)
     return FL_PACK_DONE;
 }
 
-/* Packs the name of the value on top if it has one in the map as it is; the type of what is there:
- * nil when nothing is. */
-static int pack_known_name(sender *s)
+/* What the map knows of the value on top: its name, which is packed then, its code, neither, or
+ * nothing. */
+static knowledge look_up(sender *s, fl_code **code)
 {
     lua_State *L = s->p.L;
-    push_ref(L, s->border->names);
+    knowledge found = NOTHING;
+    push_ref(L, s->border->map);
     lua_pushvalue(L, -2);
     lua_rawget(L, -2);
-    int type = lua_type(L, -1);
-    if (type == LUA_TSTRING) fl_buffer_slice(s->p.out, string_at(L, -1));
+    switch (lua_type(L, -1)) {
+    case LUA_TSTRING:
+        fl_buffer_slice(s->p.out, string_at(L, -1));
+        found = A_NAME;
+        break;
+    case LUA_TUSERDATA:
+        *code = *(fl_code **)lua_touserdata(L, -1);
+        found = A_CODE;
+        break;
+    case LUA_TBOOLEAN: found = NO_NAME; break;
+    default: break;
+    }
     lua_pop(L, 2);
-    return type;
+    return found;
 }
 
-static void remember_nameless(sender *s)
+/* The same, when the map is made anew if modules were loaded since. */
+static knowledge find(sender *s, fl_code **code)
 {
-    lua_State *L = s->p.L;
-    push_ref(L, s->border->names);
-    lua_pushvalue(L, -2);
-    lua_pushboolean(L, 0);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-}
-
-/* Packs the name of the value on top, if it has one. */
-static bool pack_name(sender *s)
-{
-    int type = pack_known_name(s);
-    if (type == LUA_TSTRING) return true;
-    if (type == LUA_TBOOLEAN || s->checked) return false;
+    knowledge found = look_up(s, code);
+    if (found != NOTHING || s->checked) return found;
     s->checked = true;
-    if (renew_map(s->p.L, s->border, false) && pack_known_name(s) == LUA_TSTRING) return true;
-    if (lua_istable(s->p.L, -1)) remember_nameless(s);
-    return false;
+    return renew_map(s->p.L, s->border, false) ? look_up(s, code) : NOTHING;
 }
 
-/* The same, if modules have changed since the map was made. */
+/* Packs the name of the value on top if it has got one since the map was made. */
 static bool pack_new_name(sender *s)
 {
+    fl_code *code;
     s->checked = true;
-    return renew_map(s->p.L, s->border, true) && pack_known_name(s) == LUA_TSTRING;
+    return renew_map(s->p.L, s->border, true) && look_up(s, &code) == A_NAME;
+}
+
+/* map[the value below the top] = the value on top, which is taken off. */
+static void remember(sender *s)
+{
+    lua_State *L = s->p.L;
+    push_ref(L, s->border->map);
+    lua_pushvalue(L, -3);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 2);
+}
+
+/* Packs the name of the table on top, if it has one. */
+static bool pack_table_name(sender *s)
+{
+    fl_code *code;
+    bool checked = s->checked;
+    knowledge found = find(s, &code);
+    if (found == NOTHING && !checked) {
+        lua_pushboolean(s->p.L, 0);
+        remember(s);
+    }
+    return found == A_NAME;
 }
 
 /* Handles: the object lies at `object`, the results of its __crossing above it. */
@@ -325,7 +372,10 @@ static fl_pack_verdict pack_handle(sender *s)
         if (status == LUA_ERRMEM) s->p.error = UV_ENOMEM;
         return FL_PACK_REFUSED;
     }
+    bool inside = s->inside;
+    s->inside = false;
     fl_pack_verdict verdict = pack_handle_values(s, object);
+    s->inside = inside;
     if (verdict == FL_PACK_DONE) lua_settop(L, object);
     return verdict;
 }
@@ -347,35 +397,13 @@ static bool push_crossing(lua_State *L, bool *foreign)
 static fl_pack_verdict pack_object(sender *s, int type)
 {
     bool foreign, nameable = s->inside && type == LUA_TTABLE;
-    if (nameable && pack_name(s)) return FL_PACK_DONE;
+    if (nameable && pack_table_name(s)) return FL_PACK_DONE;
     if (push_crossing(s->p.L, &foreign)) return pack_handle(s);
     if (foreign && nameable && pack_new_name(s)) return FL_PACK_DONE;
     return FL_PACK_PLAIN;
 }
 
 /* Functions: the closure lies on top. */
-
-static fl_code *cached_code(sender *s)
-{
-    lua_State *L = s->p.L;
-    push_ref(L, s->border->codes);
-    lua_pushvalue(L, -2);
-    lua_rawget(L, -2);
-    fl_code *const *code = lua_touserdata(L, -1);
-    lua_pop(L, 2);
-    return code ? *code : NULL;
-}
-
-/* codes[closure] = the userdata on top, which is taken off. */
-static void cache_code(sender *s)
-{
-    lua_State *L = s->p.L;
-    push_ref(L, s->border->codes);
-    lua_pushvalue(L, -3);
-    lua_pushvalue(L, -3);
-    lua_rawset(L, -3);
-    lua_pop(L, 2);
-}
 
 static bool is_same(const fl_code *code, fl_slice bytes)
 {
@@ -386,7 +414,7 @@ static bool is_same(const fl_code *code, fl_slice bytes)
 static fl_code *push_known(sender *s, fl_slice bytes, const uint64_t digest[2])
 {
     lua_State *L = s->p.L;
-    push_ref(L, s->border->known);
+    push_ref(L, s->border->codes);
     lua_pushlstring(L, (const char *)digest, 16);
     lua_rawget(L, -2);
     lua_remove(L, -2);
@@ -403,7 +431,7 @@ static fl_code *push_code(sender *s, fl_slice bytes)
     push_ref(L, s->border->metatable);
     lua_setmetatable(L, -2);
     if (fl_code_new(bytes, code) < 0) return NULL;
-    push_ref(L, s->border->known);
+    push_ref(L, s->border->codes);
     lua_pushlstring(L, (const char *)(*code)->digest, 16);
     lua_pushvalue(L, -3);
     lua_rawset(L, -3);
@@ -430,16 +458,8 @@ static fl_pack_verdict make_code(sender *s, fl_code **code, bool *is_new)
         *code = push_code(s, bytes);
         if (!*code) return out_of_memory(s);
     }
-    cache_code(s);
+    remember(s);
     return FL_PACK_PLAIN;
-}
-
-static bool has_own_environment(lua_State *L)
-{
-    lua_getfenv(L, -1);
-    bool result = !lua_rawequal(L, -1, LUA_GLOBALSINDEX);
-    lua_pop(L, 1);
-    return result;
 }
 
 static bool pack_function_again(sender *s, const void *id)
@@ -527,8 +547,8 @@ static fl_pack_verdict pack_function(sender *s)
     lua_State *L = s->p.L;
     bool is_new = false;
     if (s->inside && pack_function_again(s, lua_topointer(L, -1))) return FL_PACK_DONE;
-    fl_code *code = cached_code(s);
-    if (!code && pack_name(s)) return FL_PACK_DONE;
+    fl_code *code = NULL;
+    if (find(s, &code) == A_NAME) return FL_PACK_DONE;
     if (lua_iscfunction(L, -1)) {
         if (pack_new_name(s)) return FL_PACK_DONE;
         return refuse(s, " is a C function that no module exports");
@@ -561,7 +581,7 @@ static void sender_init(sender *s, fl_parcel *parcel, lua_State *L, const char *
     s->p.special = pack_special;
     s->p.large = FL_PARCEL_LARGE;
     s->parcel = parcel;
-    s->border = border_of(L);
+    s->border = NULL;
     s->inside = s->checked = false;
 }
 
@@ -643,7 +663,10 @@ static bool pack_root(sender *s)
 {
     lua_State *L = s->p.L;
     if (lua_type(L, -1) == LUA_TSTRING) return pack_called(s, string_at(L, -1));
-    if (lua_isfunction(L, -1)) return pack_function(s) == FL_PACK_DONE;
+    if (lua_isfunction(L, -1)) {
+        s->border = border_of(L);
+        return pack_function(s) == FL_PACK_DONE;
+    }
     char what[64];
     (void)snprintf(what, sizeof(what), lua_isnil(L, -1) ? "%s" : "a %s", luaL_typename(L, -1));
     return refuse_root(s, what);
@@ -667,7 +690,7 @@ int fl_parcel_pack_function(fl_parcel *parcel, lua_State *L, int index, const ch
 typedef struct receiver {
     fl_unpacker u;
     const fl_parcel *parcel;
-    border *border;
+    border *border;        /* once it was needed */
     size_t blob, function; /* the next */
     int functions;         /* where the table of those that arrived lies, when they are linked */
 } receiver;
@@ -742,8 +765,9 @@ static bool push_named(receiver *r, uint8_t tag)
     lua_State *L = r->u.L;
     fl_slice module, field;
     if (!fl_unpacker_string(&r->u, &module) || !fl_unpacker_string(&r->u, &field)) return false;
-    int at = lua_gettop(L) + 1;
-    if (!find_loaded(r, at, module, field)) {
+    bool found = find_loaded(r, lua_gettop(L) + 1, module, field);
+    if (found && tag != CALLED) return true;
+    if (!found) {
         lua_pushcfunction(L, resolve);
         lua_pushlstring(L, module.data, module.size);
         lua_pushlstring(L, field.data, field.size);
@@ -768,10 +792,13 @@ static int from_crossing(lua_State *L)
     return 1;
 }
 
-static bool enter(fl_unpacker *u)
+/* As fl_packer_inner counts the levels. */
+static bool push_inner(fl_unpacker *u)
 {
     if (u->depth == FL_PACK_DEPTH || !lua_checkstack(u->L, 16)) return fl_unpacker_malformed(u);
     u->depth++;
+    if (!fl_unpacker_value(u)) return false;
+    u->depth--;
     return true;
 }
 
@@ -789,49 +816,82 @@ static bool push_handle(receiver *r)
     fl_slice module;
     uint8_t count;
     if (!fl_unpacker_string(u, &module) || !take_byte(u, &count)) return false;
-    if (count > MOST_HANDLE || !enter(u) || !lua_checkstack(u->L, count + 8))
-        return fl_unpacker_malformed(u);
+    if (count > MOST_HANDLE || !lua_checkstack(u->L, count + 8)) return fl_unpacker_malformed(u);
     lua_pushcfunction(u->L, from_crossing);
     lua_pushlstring(u->L, module.data, module.size);
     for (int i = 0; i < count; i++)
-        if (!fl_unpacker_value(u)) return false;
-    u->depth--;
+        if (!push_inner(u)) return false;
     int status = lua_pcall(u->L, count + 1, 1, 0);
     return status == 0 || fail_with(r, status, "cannot receive a handle of", module);
 }
 
-/* The function is anchored before the cache takes its code. */
-static bool load_factory(receiver *r, fl_code *code)
+static bool cannot_load(receiver *r, int error)
 {
-    lua_State *L = r->u.L;
-    border *b = r->border;
-    uint16_t place;
-    int error = fl_code_load(L, code);
-    if (!error) error = fl_code_cache_place(&b->cache, &place);
-    if (error) {
-        (void)snprintf(r->u.message, sizeof(r->u.message), "cannot load a function: %s",
-                       error == UV_ENOMEM ? "not enough memory" : lua_tostring(L, -1));
-        r->u.error = error;
-        return false;
-    }
+    (void)snprintf(r->u.message, sizeof(r->u.message), "cannot load a function: %s",
+                   error == UV_ENOMEM ? "not enough memory" : lua_tostring(r->u.L, -1));
+    r->u.error = error;
+    return false;
+}
+
+/* The place's function or factory = what is on top. */
+static void keep_factory(border *b, lua_State *L, uint16_t place, bool bare)
+{
     push_ref(L, b->factories);
     lua_pushvalue(L, -2);
     lua_rawseti(L, -2, place + 1);
     lua_pop(L, 1);
-    fl_code_cache_put(&b->cache, code);
-    b->counts.loads++;
+    b->bare[place] = bare;
+}
+
+/* Pushes a closure, and keeps its factory, or itself if it has no upvalues, at the place. */
+static bool load_closure(receiver *r, const fl_code *code, uint16_t place)
+{
+    lua_State *L = r->u.L;
+    int error = fl_code_load(L, code);
+    if (error) return cannot_load(r, error);
+    lua_pushvalue(L, -1);
+    lua_call(L, 0, 1);
+    bool bare = !lua_getupvalue(L, -1, 1);
+    if (!bare) lua_pop(L, 1);
+    if (!bare) lua_insert(L, -2); /* the factory on top */
+    keep_factory(r->border, L, place, bare);
+    if (bare)
+        lua_remove(L, -2);
+    else
+        lua_pop(L, 1);
+    r->border->counts.loads++;
     return true;
 }
 
-static bool push_factory(receiver *r, fl_code *code)
+/* The function is anchored before the cache takes its code. */
+static bool load_new(receiver *r, fl_code *code)
+{
+    uint16_t place;
+    int error = fl_code_cache_place(&r->border->cache, &place);
+    if (error) return cannot_load(r, error);
+    if (!load_closure(r, code, place)) return false;
+    fl_code_cache_put(&r->border->cache, code);
+    return true;
+}
+
+/* Pushes a closure of the function, with upvalues of its own. One without any serves again, unless
+ * it has got another environment. */
+static bool push_closure(receiver *r, fl_code *code)
 {
     lua_State *L = r->u.L;
-    uint16_t place = fl_code_cache_find(&r->border->cache, code);
-    if (place == FL_CODE_CACHE) return load_factory(r, code);
-    push_ref(L, r->border->factories);
+    border *b = r->border;
+    uint16_t place = fl_code_cache_find(&b->cache, code);
+    if (place == FL_CODE_CACHE) return load_new(r, code);
+    push_ref(L, b->factories);
     lua_rawgeti(L, -1, place + 1);
     lua_remove(L, -2);
-    return true;
+    if (!b->bare[place]) {
+        lua_call(L, 0, 1);
+        return true;
+    }
+    if (!has_own_environment(L)) return true;
+    lua_pop(L, 1);
+    return load_closure(r, code, place);
 }
 
 /* Pushes a function that arrived before. */
@@ -872,7 +932,7 @@ static bool fill_upvalue(receiver *r, int closure, int upvalue)
         u->at++;
         return join_upvalue(r, closure, upvalue);
     }
-    if (!fl_unpacker_value(u)) return false;
+    if (!push_inner(u)) return false;
     return lua_setupvalue(u->L, closure, upvalue) || fl_unpacker_malformed(u);
 }
 
@@ -880,11 +940,11 @@ static bool push_function(receiver *r)
 {
     fl_unpacker *u = &r->u;
     uint8_t count;
-    if (r->function == r->parcel->function_count || !take_byte(u, &count) || !enter(u))
+    if (r->function == r->parcel->function_count || !take_byte(u, &count) ||
+        !lua_checkstack(u->L, 16))
         return fl_unpacker_malformed(u);
     int number = (int)++r->function;
-    if (!push_factory(r, r->parcel->functions[number - 1].code)) return false;
-    lua_call(u->L, 0, 1);
+    if (!push_closure(r, r->parcel->functions[number - 1].code)) return false;
     int closure = lua_gettop(u->L);
     if (r->functions) {
         lua_pushvalue(u->L, closure);
@@ -892,13 +952,13 @@ static bool push_function(receiver *r)
     }
     for (int i = 1; i <= count; i++)
         if (!fill_upvalue(r, closure, i)) return false;
-    u->depth--;
     return true;
 }
 
 static bool push_special(fl_unpacker *u, uint8_t tag)
 {
     receiver *r = (receiver *)u; /* its first member */
+    if (!r->border) r->border = border_of(u->L);
     switch (tag) {
     case BLOB: return push_blob(r);
     case STANDARD:
@@ -932,7 +992,7 @@ int fl_parcel_unpack(const fl_parcel *parcel, lua_State *L)
     fl_unpacker_init(&r.u, L, fl_slice_of(parcel->bytes.data, parcel->bytes.size));
     r.u.special = push_special;
     r.parcel = parcel;
-    r.border = border_of(L);
+    r.border = NULL;
     r.blob = r.function = 0;
     r.functions = 0;
     if (parcel->values > INT32_MAX - 16 || !lua_checkstack(L, (int)parcel->values + 16)) {
@@ -1155,18 +1215,15 @@ void fl_parcel_open(lua_State *L)
     *b = (border){0};
     push_finalizer(L, border_close);
     lua_setmetatable(L, -2);
-    if (fl_code_template(L, &b->template) != 0)
-        luaL_error(L, "this LuaJIT's bytecode is not understood");
+    if (fl_code_template(L, &b->template) != 0) fl_buffer_reset(&b->template, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
     b->loaded = luaL_ref(L, LUA_REGISTRYINDEX);
     push_standard(L, b);
     b->standard = luaL_ref(L, LUA_REGISTRYINDEX);
     push_weak(L, "k");
-    b->names = luaL_ref(L, LUA_REGISTRYINDEX);
-    push_weak(L, "k");
-    b->codes = luaL_ref(L, LUA_REGISTRYINDEX);
+    b->map = luaL_ref(L, LUA_REGISTRYINDEX);
     push_weak(L, "v");
-    b->known = luaL_ref(L, LUA_REGISTRYINDEX);
+    b->codes = luaL_ref(L, LUA_REGISTRYINDEX);
     push_finalizer(L, code_close);
     b->metatable = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_newtable(L);
@@ -1174,6 +1231,7 @@ void fl_parcel_open(lua_State *L)
     lua_pushlightuserdata(L, (void *)(uintptr_t)&border_key);
     lua_insert(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);
+    lua_setexdata2(L, b);
 }
 
 fl_parcel_counts fl_parcel_counts_of(lua_State *L)

@@ -77,7 +77,8 @@ void fl_parcel_close(fl_parcel *parcel);
 
 /* Adds `count` values from index `first` on, called "argument 1" … in messages when `noun` is
  * "argument". Returns 0, or UV_EINVAL or UV_ENOMEM with a message pushed, the parcel then being
- * what it was. Handles' `__crossing` runs, protected; raises Lua's memory errors.  [-0, +0|1, m] */
+ * what it was. Handles' `__crossing` runs, protected. Lua's memory errors are raised: the parcel
+ * must be reset then.  [-0, +0|1, m] */
 int fl_parcel_pack(fl_parcel *parcel, lua_State *L, int first, int count, const char *noun);
 
 /* Adds the function to call: a function, or a string "module:function". Errors as above; `name` is
