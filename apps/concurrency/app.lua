@@ -1,4 +1,6 @@
--- Waiting costs nothing: thousands of requests may sleep at once, and each sees only its own time.
+-- The experiment by which asynchronous frameworks are judged: what waits, what computes and what
+-- blocks, each where it harms nobody. tests/bench/concurrency.lua runs it and prints its table.
+local ffi = require "ffi"
 local fl = require "fasterlua"
 local await, async, gather = fl.await, fl.async, fl.gather
 
@@ -8,10 +10,70 @@ app:get("/health", function()
   return { status = "ok" }
 end)
 
--- As if a slow service were asked. The thread serves others meanwhile.
+-- Where this runs. Two requests seldom agree.
+app:get("/where", function()
+  return fl.here()
+end)
+
+-- Waits: thousands may, on one thread.
 app:get("/async", function()
   await(fl.sleep(2))
-  return { slept = 2, message = "Nobody else had to wait." }
+  return { slept = 2, thread = fl.here().thread }
+end)
+
+-- Blocks: as a library does that knows no await. In a state of the blocking pool it stops nobody.
+ffi.cdef "int poll(void *fds, unsigned long count, int milliseconds);"
+
+app:get("/sync", { run_in = "blocking" }, function()
+  ffi.C.poll(nil, 0, 2000)
+  return { slept = 2, thread = fl.here().thread }
+end)
+
+-- Computes: in another Lua state, on another core.
+local function sha256(data)
+  local digest = require "fasterlua.digest"
+  return digest.hex("sha256", data)
+end
+
+app:post("/hash", { max_body = 64 * 1024 * 1024 }, function(req)
+  return { sha256 = await(fl.run_in_state(sha256, req:text())) }
+end)
+
+-- Several at once: each text is compressed by whichever state is idle.
+local function gzip(text)
+  local compress = require "fasterlua.compress"
+  return #compress.compress("gzip", text)
+end
+
+app:post("/batch-compress", { max_body = 16 * 1024 * 1024 }, function(req)
+  local texts = req:json()
+  if not fl.json.is_array(texts) and #texts == 0 then
+    return fl.http_error(422, "a list of texts is expected")
+  end
+  local jobs, sizes = {}, fl.array {}
+  for index, text in ipairs(texts) do
+    jobs[index] = fl.run_in_state(gzip, text)
+  end
+  for index, compressed in ipairs(await(gather(jobs))) do
+    sizes[index] = { bytes = #texts[index], compressed = compressed }
+  end
+  return sizes
+end)
+
+local function fib(n)
+  return n < 2 and n or fib(n - 1) + fib(n - 2)
+end
+
+-- Inline: right for small n. Beyond, all other requests of the thread wait for it.
+app:get("/fib/{n:int}", function(req)
+  return { fib = fib(req.params.n), thread = fl.here().thread }
+end)
+
+app:get("/fib/{n:int}/pooled", function(req)
+  local value, thread = await(fl.run_in_state(function(n)
+    return fib(n), fl.here().thread
+  end, req.params.n))
+  return { fib = value, thread = thread }
 end)
 
 local ask = async(function(name, seconds)

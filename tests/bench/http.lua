@@ -17,9 +17,9 @@ local cjson = require "cjson"
 local http = require "socket.http"
 local lfs = require "lfs"
 local ltn12 = require "ltn12"
-local socket = require "socket"
 
 local process = require "support.process"
+local running_servers = require "running"
 local servers = require "servers"
 local usage = require "usage"
 
@@ -88,13 +88,6 @@ local function make_place(options)
     temporary = process.temporary_directory(), threads = options.threads }
 end
 
-local function free_port()
-  local listener = assert(socket.bind("127.0.0.1", 0))
-  local _, port = listener:getsockname()
-  listener:close()
-  return tonumber(port)
-end
-
 local function url_of(server, route)
   return ("http://127.0.0.1:%d%s"):format(server.port, route.path)
 end
@@ -130,29 +123,9 @@ local function check_answer(server, route)
   end
 end
 
-local function wait_ready(server)
-  local deadline = socket.gettime() + 20
-  while socket.gettime() < deadline and not process.wait(server.pid, 0) do
-    if fetch(server, routes[1]) == 200 then return end
-    socket.sleep(0.1)
-  end
-  error(("%s did not start:\n%s"):format(server.name, process.read(server.log)), 0)
-end
-
 local function start(server, place)
-  server.port = free_port()
-  server.log = ("%s/%s.log"):format(place.temporary, server.name)
-  server.pid = process.spawn { argv = server.command(server.port), output = server.log }
-  wait_ready(server)
+  running_servers.start(server, place, routes[1].path)
   for _, route in ipairs(routes) do check_answer(server, route) end
-end
-
-local function stop(pid)
-  local family = usage.family(pid)
-  process.signal(pid, "TERM")
-  if process.wait(pid, 5) then return end
-  for _, member in ipairs(family) do process.signal(member, "KILL") end
-  process.wait(pid, 5)
 end
 
 local function run_wrk(options, server, route, seconds)
@@ -338,7 +311,7 @@ local function main()
   local place, running = make_place(options), {}
   local ok, message = xpcall(run, debug.traceback, options, place, running)
   for _, server in ipairs(running) do
-    if server.pid then stop(server.pid) end
+    if server.pid then running_servers.stop(server.pid) end
   end
   process.remove_directory(place.temporary)
   if not ok then io.stderr:write(message, "\n") end

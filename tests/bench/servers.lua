@@ -124,6 +124,24 @@ local function node(place)
   }
 end
 
+--- The servers that concurrency.lua compares: one process of each, since FastAPI's threads are
+--- counted for a process.
+---@param place bench_place
+---@return bench_server[]
+function M.concurrency(place)
+  local ours, theirs = product(place), fastapi(place)
+  ours.command = function(port)
+    return { place.build .. "/fasterlua", "serve", place.root .. "/apps/concurrency", "--host",
+      "127.0.0.1", "--port", tostring(port), "--access-log", "off" }
+  end
+  theirs.command = function(port)
+    return { "/usr/bin/python3", "-B", "-m", "uvicorn", "--app-dir", place.bench .. "/peers",
+      "fastapi_app:app", "--host", "127.0.0.1", "--port", tostring(port), "--loop", "uvloop",
+      "--http", "httptools", "--no-access-log", "--log-level", "warning" }
+  end
+  return { ours, theirs }
+end
+
 --- All servers, the product first.
 ---@param place bench_place
 ---@return bench_server[]

@@ -1,4 +1,8 @@
-"""The routes of apps/bench for FastAPI, run by uvicorn with uvloop and httptools."""
+"""The routes of apps/bench, and what concurrency.lua compares, for FastAPI, run by uvicorn with uvloop and httptools."""
+
+import asyncio
+import threading
+import time
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
@@ -24,3 +28,20 @@ async def user(id: str):
 @app.post("/echo")
 async def echo(request: Request):
     return await request.json()
+
+
+@app.get("/health")
+async def health():
+    return {"status": "ok"}
+
+
+@app.get("/async")
+async def wait():
+    await asyncio.sleep(2)
+    return {"slept": 2, "thread": threading.get_native_id()}
+
+
+@app.get("/sync")
+def block():
+    time.sleep(2)
+    return {"slept": 2, "thread": threading.get_native_id()}
