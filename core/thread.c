@@ -188,7 +188,13 @@ int fl_thread_init(fl_thread *thread, void *owner)
     uv_prepare_start(&thread->prepare, before_poll);
     uv_check_start(&thread->check, after_poll);
     status = fl_mailbox_new(&thread->mailbox, &thread->loop, owner);
-    if (status == 0) fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
+    if (status == 0) {
+        fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
+        return 0;
+    }
+    uv_walk(&thread->loop, close_walked, NULL);
+    uv_run(&thread->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&thread->loop);
     return status;
 }
 
