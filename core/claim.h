@@ -47,8 +47,7 @@ static inline void fl_claim_enter_lua(fl_claim *claim)
     fl_claim_give(claim);
 }
 
-/* Between two turns the count is one more than in the one that is over: in C with the turn's own
- * count is an owning function. */
+/* The count is odd in a turn and even between two: in C with an odd count is an owning function. */
 static inline void fl_claim_leave_lua(fl_claim *claim)
 {
     fl_claim_take(claim);

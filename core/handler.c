@@ -242,6 +242,16 @@ static void timed_out(fl_deadline *deadline)
     fl_request_release(request);
 }
 
+void fl_handler_hurry(fl_request *request, uint64_t milliseconds)
+{
+    fl_thread *thread = request->thread;
+    uint64_t at = uv_now(&thread->loop) + milliseconds;
+    if (fl_deadline_started(&request->deadline) && request->deadline.at <= at) return;
+    fl_deadline_stop(&request->deadline);
+    request->deadline.state = request->state;
+    fl_thread_start_deadline(thread, &request->deadline, milliseconds, timed_out);
+}
+
 typedef struct fl_refusal { /* what the server says by itself */
     int status;
     fl_slice lines, body, type;

@@ -28,6 +28,9 @@ void fl_handler_end(fl_request *request);
 /* Answers with an error status, without the app. */
 void fl_handler_fail(fl_request *request, int status);
 
+/* Its handler runs in a pool, from which the answer is due within so many milliseconds. */
+void fl_handler_hurry(fl_request *request, uint64_t milliseconds);
+
 /* The client has left and nothing of the connection is needed any more: ends a request that nothing
  * works for. */
 void fl_handler_detached(fl_request *request);

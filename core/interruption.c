@@ -52,6 +52,7 @@ static void signalled(int number, siginfo_t *info, void *context)
     uint64_t turn;
     if (fl_claim_look(&thread->claim, &turn) != FL_CLAIM_LUA) return;
     if (!L || turn != atomic_load(&interruption->turn)) return;
+    if (atomic_load(&interruption->hooked)) return; /* asked before in this turn */
     atomic_store(&interruption->hooked, true);
     interruption->raised = 0;
     lua_sethook(L, stop, LUA_MASKCOUNT, 1);
@@ -66,14 +67,14 @@ int fl_interruption_open(void)
 
 void fl_interrupt(fl_thread *thread, uint64_t turn, const char *kind, int status)
 {
-    thread->interruption.kind = kind;
-    thread->interruption.status = status;
+    atomic_store(&thread->interruption.kind, kind);
+    atomic_store(&thread->interruption.status, status);
     atomic_store(&thread->interruption.turn, turn);
     (void)pthread_sigqueue(thread->id, signal_number(), (union sigval){.sival_ptr = thread});
 }
 
 void fl_interruption_clear(fl_thread *thread, lua_State *L)
 {
-    atomic_store(&thread->interruption.hooked, false);
     lua_sethook(L, NULL, 0, 0);
+    atomic_store(&thread->interruption.hooked, false);
 }

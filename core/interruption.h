@@ -2,8 +2,9 @@
  *
  * The signal's handler sets a count hook if the same turn of Lua still runs; the hook raises in the
  * running coroutine. This stops interpreted code, not a compiled loop and not one long C call: who
- * asks has to look again. The first error leaves room for clean-up; when the code goes on, as a
- * loop around pcall does, every further instruction raises. */
+ * asks has to look again, and may ask again: the signal may find the thread in one of our own
+ * functions, where it does nothing. The first error leaves room for clean-up; when the code goes
+ * on, as a loop around pcall does, every further instruction raises. */
 #ifndef FL_INTERRUPTION_H
 #define FL_INTERRUPTION_H
 
@@ -19,8 +20,8 @@ typedef struct fl_interruption { /* of one thread */
     _Atomic(lua_State *) inside; /* the state whose Lua runs */
     _Atomic uint64_t turn;       /* to be interrupted; 0: none */
     _Atomic bool hooked;         /* the hook is set: to be cleared when the turn is over */
-    const char *kind;            /* of the error to raise: static text */
-    int status;
+    _Atomic(const char *) kind;  /* of the error to raise: static text */
+    _Atomic int status;
     unsigned raised; /* times, in this turn */
 } fl_interruption;
 

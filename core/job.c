@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "pieces.h"
 #include "remote.h"
 
 fl_job *fl_job_new(fl_pool *pool, fl_job_kind kind, fl_address *reply)
@@ -30,6 +31,7 @@ void fl_job_release(fl_job *job)
     fl_parcel_close(&job->call);
     fl_parcel_close(&job->result);
     if (job->remote) fl_remote_free(job->remote);
+    if (job->pieces) fl_pieces_free(job->pieces);
     fl_address_release(job->reply);
     free(job);
 }

@@ -19,6 +19,7 @@ typedef struct fl_pool fl_pool;
 typedef struct fl_pool_thread fl_pool_thread;
 typedef struct fl_job fl_job;
 typedef struct fl_remote fl_remote;
+typedef struct fl_pieces fl_pieces;
 
 typedef enum { FL_JOB_NEW, FL_JOB_QUEUED, FL_JOB_RUNNING, FL_JOB_ENDED } fl_job_phase;
 
@@ -28,13 +29,14 @@ typedef enum {
     FL_JOB_OUT_OF_MEMORY, /* the state has been replaced */
     FL_JOB_TIMED_OUT,
     FL_JOB_CANCELLED,
-    FL_JOB_LOST /* it could not be run, or what ran it has died: text says how */
+    FL_JOB_EXHAUSTED, /* too many threads had to be retired before it could begin */
+    FL_JOB_LOST       /* it could not be run, or what ran it has died: text says how */
 } fl_job_outcome;
 
 typedef enum {
     FL_JOB_CALL,   /* fn(…) */
     FL_JOB_MAP,    /* fn(item) for each item of the list that is the argument */
-    FL_JOB_STREAM, /* what fn yields goes to the waiter piece by piece */
+    FL_JOB_STREAM, /* what fn yields goes to the waiter piece by piece: see pieces.h */
     FL_JOB_REQUEST /* a route's handler: see remote.h */
 } fl_job_kind;
 
@@ -49,12 +51,13 @@ struct fl_job {
     uint64_t submitted, begun; /* ns */
     fl_parcel call, result;
     fl_remote *remote; /* of a FL_JOB_REQUEST; owned */
+    fl_pieces *pieces; /* of a FL_JOB_STREAM; owned */
 
     /* the pool's lock */
     fl_job *next, **link;
     fl_job_phase phase;
-    fl_pool_thread *thread; /* that runs it */
-    const char *cancelled;  /* why; static text */
+    fl_pool_thread *thread;          /* that runs it */
+    _Atomic(const char *) cancelled; /* why; static text; read without the lock too */
 
     fl_job_outcome outcome;
     char text[160];
@@ -62,7 +65,8 @@ struct fl_job {
     fl_message cancel; /* to the thread that runs it, once */
     fl_address *reply; /* held */
     fl_letter letter;
-    void (*ended)(fl_job *job); /* the waiter's thread */
+    void (*ended)(fl_job *job);   /* the waiter's thread */
+    void (*arrived)(fl_job *job); /* there too: new pieces */
     void *waiter;
 };
 

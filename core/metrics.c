@@ -304,7 +304,7 @@ static void put_single(fl_buffer *out, const char *name, const char *type, const
     put_value(out, value);
 }
 
-static void put_escaped(fl_buffer *out, fl_slice text)
+void fl_metrics_escape(fl_buffer *out, fl_slice text)
 {
     for (size_t i = 0; i < text.size; i++) {
         char byte = text.data[i];
@@ -321,11 +321,11 @@ static void put_route(fl_buffer *out, const char *name, const route_totals *tota
 {
     fl_buffer_slice(out, fl_slice_from_string(name));
     FL_BUFFER_LITERAL(out, "{app=\"");
-    put_escaped(out, totals->app);
+    fl_metrics_escape(out, totals->app);
     FL_BUFFER_LITERAL(out, "\",method=\"");
-    put_escaped(out, totals->method);
+    fl_metrics_escape(out, totals->method);
     FL_BUFFER_LITERAL(out, "\",route=\"");
-    put_escaped(out, totals->pattern);
+    fl_metrics_escape(out, totals->pattern);
     FL_BUFFER_LITERAL(out, "\"");
 }
 
@@ -505,7 +505,7 @@ static void put_build(fl_buffer *out, const char *version)
 {
     put_family(out, "fasterlua_build_info", "gauge", "Always 1; the version is a label.");
     FL_BUFFER_LITERAL(out, "fasterlua_build_info{version=\"");
-    put_escaped(out, fl_slice_from_string(version));
+    fl_metrics_escape(out, fl_slice_from_string(version));
     FL_BUFFER_LITERAL(out, "\"} 1\n");
 }
 

@@ -47,6 +47,9 @@ typedef struct fl_process_metrics { /* what the process adds when it renders */
     const char *version;
 } fl_process_metrics;
 
+/* A label's value. */
+void fl_metrics_escape(fl_buffer *out, fl_slice text);
+
 void fl_metrics_render(fl_metrics *metrics, const fl_process_metrics *process, fl_buffer *out);
 
 static inline void fl_metric_add(_Atomic uint64_t *counter, uint64_t amount)

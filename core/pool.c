@@ -11,10 +11,16 @@
 #include "pool_thread.h"
 #include "server.h"
 
-#define MINUTE 60000000000u
-/* ns after its deadline that a job has to notice, and then to be stopped by a signal */
+/* ns after its deadline that a job has to notice, and then to be stopped by a signal; one that is
+ * awaiting or being packed, to which no signal is sent, is on its way out and has longer */
 #define NOTICE 20000000u
 #define INTERRUPTION 50000000u
+#define WAY_OUT 500000000u
+#define OVERDUE 10000000u /* ns that a job has lain in the queue: is there really nobody for it?   \
+                           */
+#define SHORT 1000000u    /* ns: what such a job costs is mostly the sending */
+#define FIRST_NUMBER 1024 /* of a pool's thread: there are fewer web threads */
+#define LAST_NUMBER 65535 /* a request's number has 16 bits for its thread */
 
 struct fl_pool {
     fl_pools *pools;
@@ -22,12 +28,13 @@ struct fl_pool {
     fl_pool_options options;
     pthread_mutex_t lock;
     fl_job *first, **last;
-    fl_pool_thread *threads, *idle; /* idle: the one that fell idle last comes first */
+    fl_pool_thread *threads;
+    fl_pool_thread *idle, **idle_last; /* in the order in which they are to be used */
     unsigned thread_count;
     bool closed;
     fl_pool_stats stats;
-    uint64_t minute; /* ns, when the present minute of retirements began */
-    unsigned retired_in_minute;
+    uint64_t window; /* ns, when the present window of retirements began */
+    unsigned retired_in_window;
 };
 
 struct fl_pools {
@@ -37,6 +44,7 @@ struct fl_pools {
     fl_pool *list[FL_POOLS_MOST];
     _Atomic unsigned count;
     unsigned alive, retired;
+    _Atomic unsigned numbers; /* that were given to threads */
     bool stopping;
 };
 
@@ -63,13 +71,15 @@ static struct timespec time_at(uint64_t nanoseconds)
                              .tv_nsec = (long)(nanoseconds % 1000000000u)};
 }
 
+static void stop(fl_pool *pool);
+
 bool fl_pools_stop(fl_pools *pools, uint64_t patience)
 {
     pthread_mutex_lock(&pools->lock);
-    pools->stopping = true;
+    pools->stopping = true; /* pools that jobs still open are closed from the start */
     pthread_mutex_unlock(&pools->lock);
     unsigned count = atomic_load(&pools->count);
-    for (unsigned i = 0; i < count; i++) fl_pool_close(pools->list[i]);
+    for (unsigned i = 0; i < count; i++) stop(pools->list[i]);
     struct timespec until = time_at(uv_hrtime() + patience);
     int status = 0;
     pthread_mutex_lock(&pools->lock);
@@ -133,6 +143,8 @@ static int check_same(const fl_pool *pool, const fl_pool_options *wanted, char *
                    {"timeout", has->timeout, wanted->timeout},
                    {"max_memory", has->max_memory, wanted->max_memory},
                    {"recycle_after", has->recycle_after, wanted->recycle_after},
+                   {"retire_rate", has->retire_rate, wanted->retire_rate},
+                   {"retire_window", has->retire_window, wanted->retire_window},
                    {"isolation", has->process, wanted->process}};
     for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
         if (options[i].has == options[i].wanted) continue;
@@ -151,6 +163,8 @@ static fl_pool *make(fl_pools *pools, unsigned app, const fl_pool_options *optio
     pool->app = app;
     pool->options = *options;
     pool->last = &pool->first;
+    pool->idle_last = &pool->idle;
+    pool->closed = pools->stopping;
     pthread_mutex_init(&pool->lock, NULL);
     pool->number = atomic_load(&pools->count);
     pools->list[pool->number] = pool;
@@ -198,6 +212,17 @@ unsigned fl_pool_number(const fl_pool *pool)
     return pool->number;
 }
 
+unsigned fl_pool_app(const fl_pool *pool)
+{
+    return pool->app;
+}
+
+unsigned fl_pool_new_thread_number(fl_pool *pool)
+{
+    unsigned number = atomic_fetch_add(&pool->pools->numbers, 1);
+    return FIRST_NUMBER + number % (LAST_NUMBER - FIRST_NUMBER);
+}
+
 /* the queue and the idle; with the lock held */
 
 static void enqueue(fl_pool *pool, fl_job *job)
@@ -221,12 +246,18 @@ static void dequeue(fl_pool *pool, fl_job *job)
     pool->stats.queued--;
 }
 
+/* Threads that stay take turns, so that their states age alike. Where idle ones end, the one that
+ * fell idle last comes first, so that the others may. */
 static void set_idle(fl_pool *pool, fl_pool_thread *thread)
 {
-    thread->next_idle = pool->idle;
-    if (thread->next_idle) thread->next_idle->idle_link = &thread->next_idle;
-    thread->idle_link = &pool->idle;
-    pool->idle = thread;
+    fl_pool_thread **link = pool->options.idle ? &pool->idle : pool->idle_last;
+    thread->next_idle = *link;
+    if (thread->next_idle)
+        thread->next_idle->idle_link = &thread->next_idle;
+    else
+        pool->idle_last = &thread->next_idle;
+    thread->idle_link = link;
+    *link = thread;
     pool->stats.idle++;
 }
 
@@ -234,9 +265,20 @@ static void unset_idle(fl_pool *pool, fl_pool_thread *thread)
 {
     if (!thread->idle_link) return;
     *thread->idle_link = thread->next_idle;
-    if (thread->next_idle) thread->next_idle->idle_link = thread->idle_link;
+    if (thread->next_idle)
+        thread->next_idle->idle_link = thread->idle_link;
+    else
+        pool->idle_last = thread->idle_link;
     thread->idle_link = NULL;
     pool->stats.idle--;
+}
+
+/* One that sleeps, or else one that is busy with what jobs have left behind. */
+static fl_pool_thread *best_idle(const fl_pool *pool)
+{
+    fl_pool_thread *thread = pool->idle;
+    while (thread && thread->place != FL_POOL_ASLEEP) thread = thread->next_idle;
+    return thread ? thread : pool->idle;
 }
 
 static void forget(fl_pool *pool, fl_pool_thread *thread)
@@ -276,18 +318,19 @@ static void add_thread(fl_pool *pool)
     pool->stats.threads++;
 }
 
-/* Threads that were retired beyond the rate are missing until the minute is over. */
+/* Threads that were retired beyond the rate are missing until the window is over. */
 static unsigned size_now(const fl_pool *pool, uint64_t now)
 {
     unsigned size = pool->options.size, rate = pool->options.retire_rate;
-    if (pool->retired_in_minute <= rate || now - pool->minute > MINUTE) return size;
-    unsigned missing = pool->retired_in_minute - rate;
+    if (pool->retired_in_window <= rate || now - pool->window > pool->options.retire_window)
+        return size;
+    unsigned missing = pool->retired_in_window - rate;
     return missing < size ? size - missing : 0;
 }
 
 static void provide_thread(fl_pool *pool)
 {
-    fl_pool_thread *idle = pool->idle;
+    fl_pool_thread *idle = best_idle(pool);
     if (idle) {
         unset_idle(pool, idle);
         fl_pool_thread_summon(idle);
@@ -311,16 +354,26 @@ static int refuse(fl_pool *pool, int status)
     return status;
 }
 
+/* What threads that are free will take at once does not count as waiting. */
+static bool is_full(const fl_pool *pool)
+{
+    uint64_t most = (uint64_t)pool->options.size + pool->options.queue;
+    return (uint64_t)pool->stats.busy + pool->stats.queued >= most;
+}
+
 static int submit_locked(fl_pool *pool, fl_job *job)
 {
     if (pool->closed) return UV_ECANCELED;
-    if (pool->stats.queued >= pool->options.queue) return refuse(pool, UV_ENOBUFS);
-    pool->stats.submitted++;
+    if (is_full(pool)) return refuse(pool, UV_ENOBUFS);
     fl_job_hold(job);
     enqueue(pool, job);
     provide_thread(pool);
-    if (pool->thread_count > 0) return 0;
+    if (pool->thread_count > 0) {
+        pool->stats.submitted++;
+        return 0;
+    }
     dequeue(pool, job); /* nobody would ever take it */
+    job->phase = FL_JOB_NEW;
     fl_job_release(job);
     return refuse(pool, UV_EAGAIN);
 }
@@ -334,6 +387,31 @@ int fl_pool_submit(fl_pool *pool, fl_job *job)
     return status;
 }
 
+static bool is_timeout(const char *reason)
+{
+    return strcmp(reason, "timeout") == 0;
+}
+
+static void count_cancelled(fl_pool *pool, const char *reason)
+{
+    if (is_timeout(reason))
+        pool->stats.timed_out++;
+    else
+        pool->stats.cancelled++;
+}
+
+/* Its waiter's patience is at an end: so is the job's time, however late it began. */
+static void cancel_running(fl_job *job, const char *reason)
+{
+    fl_pool_thread *thread = job->thread;
+    uint64_t now = uv_hrtime();
+    if (is_timeout(reason) && !thread->retired && (!thread->deadline || now < thread->deadline))
+        thread->deadline = now;
+    if (atomic_load(&job->cancelled)) return;
+    atomic_store(&job->cancelled, reason);
+    fl_pool_thread_cancel(thread, job);
+}
+
 void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
 {
     bool dropped = false;
@@ -341,14 +419,29 @@ void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
     if (job->phase == FL_JOB_QUEUED) {
         dequeue(pool, job);
         job->phase = FL_JOB_ENDED;
-        pool->stats.cancelled++;
+        count_cancelled(pool, reason);
         dropped = true;
-    } else if (job->phase == FL_JOB_RUNNING && !job->cancelled) {
-        job->cancelled = reason;
-        fl_pool_thread_cancel(job->thread, job, reason);
+    } else if (job->phase == FL_JOB_RUNNING) {
+        cancel_running(job, reason);
     }
     pthread_mutex_unlock(&pool->lock);
     if (dropped) fl_job_release(job);
+}
+
+/* With the lock held: what is queued will not be run. */
+static void send_home(fl_pool *pool, fl_job_outcome outcome)
+{
+    while (pool->first) {
+        fl_job *job = pool->first;
+        dequeue(pool, job);
+        job->phase = FL_JOB_ENDED;
+        job->outcome = outcome;
+        if (outcome == FL_JOB_CANCELLED)
+            pool->stats.cancelled++;
+        else
+            pool->stats.failed++;
+        fl_job_return(job);
+    }
 }
 
 /* running */
@@ -360,9 +453,9 @@ static void begin(fl_pool *pool, fl_pool_thread *thread, fl_job *job)
     job->thread = thread;
     thread->job = job;
     thread->deadline = job->timeout ? job->begun + job->timeout : 0;
-    thread->escalation = 0;
     thread->place = FL_POOL_BUSY;
     pool->stats.busy++;
+    pool->stats.waited += job->begun - job->submitted;
     pool->stats.waits[bucket_of(job->begun - job->submitted)]++;
 }
 
@@ -381,7 +474,7 @@ static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
     } else {
         thread->place = FL_POOL_IN_LOOP;
         pthread_mutex_unlock(&pool->lock);
-        uv_run(&thread->thread.loop, UV_RUN_DEFAULT);
+        fl_pool_thread_run_loop(thread, UV_RUN_DEFAULT);
         pthread_mutex_lock(&pool->lock);
     }
     unset_idle(pool, thread);
@@ -392,6 +485,7 @@ static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
 static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
 {
     for (;;) {
+        if (thread->retired) return NULL;
         fl_job *job = pool->first;
         if (job) {
             dequeue(pool, job);
@@ -413,16 +507,24 @@ fl_job *fl_pool_take(fl_pool *pool, fl_pool_thread *thread)
     return job;
 }
 
-static void count_outcome(fl_pool_stats *stats, const fl_job *job)
+/* As its waiter sees it: what ended after it was cancelled counts as cancelled. */
+static void count_outcome(fl_pool *pool, const fl_job *job)
 {
-    if (job->outcome == FL_JOB_RETURNED)
-        stats->completed++;
-    else if (job->outcome == FL_JOB_TIMED_OUT)
-        stats->timed_out++;
-    else if (job->outcome == FL_JOB_CANCELLED)
-        stats->cancelled++;
+    const char *reason = atomic_load(&job->cancelled);
+    if (reason)
+        count_cancelled(pool, reason);
+    else if (job->outcome == FL_JOB_RETURNED)
+        pool->stats.completed++;
     else
-        stats->failed++;
+        pool->stats.failed++;
+}
+
+static void count_times(fl_pool *pool, const fl_job *job, uint64_t ran, uint64_t crossed)
+{
+    pool->stats.running += ran;
+    pool->stats.crossing += crossed;
+    pool->stats.runs[bucket_of(ran)]++;
+    if (ran < SHORT) pool->stats.costs[bucket_of(job->begun - job->submitted + crossed)]++;
 }
 
 bool fl_pool_finish(fl_pool *pool, fl_pool_thread *thread, fl_job *job, uint64_t ran,
@@ -435,10 +537,8 @@ bool fl_pool_finish(fl_pool *pool, fl_pool_thread *thread, fl_job *job, uint64_t
     thread->job = NULL;
     if (kept) {
         pool->stats.busy--;
-        count_outcome(&pool->stats, job);
-        pool->stats.running += ran;
-        pool->stats.crossing += crossed;
-        pool->stats.runs[bucket_of(ran)]++;
+        count_outcome(pool, job);
+        count_times(pool, job, ran, crossed);
     }
     pthread_mutex_unlock(&pool->lock);
     fl_job_return(job);
@@ -466,50 +566,96 @@ void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
 
 static bool may_retire(fl_pool *pool, uint64_t now)
 {
-    if (now - pool->minute > MINUTE) {
-        pool->minute = now;
-        pool->retired_in_minute = 0;
+    if (!pool->window || now - pool->window > pool->options.retire_window) {
+        pool->window = now;
+        pool->retired_in_window = 0;
     }
-    return ++pool->retired_in_minute <= pool->options.retire_rate;
+    return ++pool->retired_in_window <= pool->options.retire_rate;
+}
+
+static void tell_retired(const fl_pool *pool, const fl_pool_thread *thread, uint64_t since,
+                         bool replaced, uint64_t now)
+{
+    fl_log_printf(thread->thread.log, FL_LOG_ERROR,
+                  "pool \"%s\": %s has run for %.1f s and cannot be stopped: its thread is "
+                  "retired and %s; isolation = \"process\" would end it",
+                  pool->options.name, thread->job ? "a job" : "what a job left behind",
+                  (double)(now - since) / 1e9,
+                  replaced ? "replaced" : "not replaced, that was too often of late");
 }
 
 static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
 {
-    const fl_job *job = thread->job;
+    uint64_t since = thread->job ? thread->job->begun : thread->turn_since;
     thread->retired = true;
-    pool->stats.busy--;
-    pool->stats.timed_out++;
+    if (thread->job) {
+        pool->stats.busy--;
+        pool->stats.timed_out++;
+    }
     pool->stats.retired++;
     pool->stats.retirements++;
     forget(pool, thread);
     bool replaced = may_retire(pool, now);
     count_thread(pool, 0, 1);
-    fl_log_printf(thread->thread.log, FL_LOG_ERROR,
-                  "pool \"%s\": a job has run for %.1f s and cannot be stopped: its thread is "
-                  "retired and %s; isolation = \"process\" would end it",
-                  pool->options.name, (double)(now - job->begun) / 1e9,
-                  replaced ? "replaced" : "not replaced, that was too often in a minute");
+    tell_retired(pool, thread, since, replaced, now);
     if (replaced && !pool->closed) add_thread(pool);
+    if (pool->thread_count == 0 && size_now(pool, now) == 0) send_home(pool, FL_JOB_EXHAUSTED);
+}
+
+/* Odd turns are in Lua, or in one of our own functions that Lua has called. */
+static bool is_in_lua(fl_pool_thread *thread, uint64_t *turn)
+{
+    (void)fl_claim_look(&thread->thread.claim, turn);
+    return *turn % 2 == 1;
+}
+
+/* Again and again: a signal that finds it in one of our own functions has no effect. */
+static void interrupt(fl_pool_thread *thread, uint64_t turn)
+{
+    fl_interrupt(&thread->thread, turn, "timeout", 504);
+}
+
+static void escalate(fl_pool *pool, fl_pool_thread *thread, uint64_t late, uint64_t now)
+{
+    if (late <= NOTICE) return;
+    uint64_t turn;
+    bool in_lua = is_in_lua(thread, &turn);
+    if (late > NOTICE + (in_lua ? INTERRUPTION : WAY_OUT))
+        retire(pool, thread, now);
+    else if (in_lua)
+        interrupt(thread, turn);
+}
+
+/* Tasks that a job has detached, or that run after it: no longer at a stretch than a job. */
+static void look_at_rest(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
+{
+    uint64_t turn;
+    if (!is_in_lua(thread, &turn) || turn != thread->turn) {
+        thread->turn = turn;
+        thread->turn_since = now;
+        return;
+    }
+    uint64_t held = now - thread->turn_since, most = pool->options.timeout;
+    if (most && held > most) escalate(pool, thread, held - most, now);
 }
 
 static void look_at(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
 {
     fl_job *job = thread->job;
-    if (!job || !thread->deadline || now < thread->deadline) return;
-    uint64_t late = now - thread->deadline;
-    if (thread->escalation == 0) {
-        thread->escalation = 1;
-        job->cancelled = "timeout";
-        fl_pool_thread_cancel(thread, job, "timeout");
-    } else if (thread->escalation == 1 && late > NOTICE) {
-        thread->escalation = 2;
-        uint64_t turn;
-        if (fl_claim_look(&thread->thread.claim, &turn) == FL_CLAIM_LUA)
-            fl_interrupt(&thread->thread, turn, "timeout", 504);
-    } else if (thread->escalation == 2 && late > NOTICE + INTERRUPTION) {
-        thread->escalation = 3;
-        retire(pool, thread, now);
+    if (!job) {
+        look_at_rest(pool, thread, now);
+    } else if (thread->deadline && now >= thread->deadline) {
+        cancel_running(job, "timeout");
+        escalate(pool, thread, now - thread->deadline, now);
     }
+}
+
+/* A thread may be missing because it could not be started, or was retired too soon after others;
+ * and the one that was called may still be busy with what a job left behind. */
+static void look_at_queue(fl_pool *pool, uint64_t now)
+{
+    const fl_job *first = pool->first;
+    if (first && now > first->submitted + OVERDUE) provide_thread(pool);
 }
 
 void fl_pools_look(fl_pools *pools, uint64_t now)
@@ -522,6 +668,7 @@ void fl_pools_look(fl_pools *pools, uint64_t now)
             next = thread->next;
             look_at(pool, thread, now);
         }
+        look_at_queue(pool, now);
         pthread_mutex_unlock(&pool->lock);
     }
 }
@@ -535,11 +682,27 @@ void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
     pthread_mutex_unlock(&pool->lock);
 }
 
-void fl_pool_close(fl_pool *pool)
+/* With the lock held. */
+static void close_locked(fl_pool *pool)
 {
-    pthread_mutex_lock(&pool->lock);
     pool->closed = true;
     for (fl_pool_thread *thread = pool->idle; thread; thread = thread->next_idle)
         fl_pool_thread_summon(thread);
+}
+
+static void stop(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    close_locked(pool);
+    send_home(pool, FL_JOB_CANCELLED);
+    for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
+        if (thread->job) cancel_running(thread->job, "shutdown");
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void fl_pool_close(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    close_locked(pool);
     pthread_mutex_unlock(&pool->lock);
 }

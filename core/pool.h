@@ -27,12 +27,13 @@ typedef struct fl_pools fl_pools;
 typedef struct fl_pool_options {
     char name[FL_POOL_NAME];
     unsigned size;          /* threads */
-    unsigned queue;         /* jobs that may wait */
+    unsigned queue;         /* jobs that may wait, besides one for each thread */
     uint64_t timeout;       /* ns that a job may run; 0: for ever */
     uint64_t idle;          /* ns after which an idle thread ends; 0: never */
     uint64_t max_memory;    /* bytes of Lua heap per state */
     uint64_t recycle_after; /* jobs after which a state is made anew; 0: never */
-    unsigned retire_rate;   /* threads retired in a minute; beyond it they are not replaced */
+    unsigned retire_rate;   /* threads retired in a window; beyond it they are not replaced */
+    uint64_t retire_window; /* ns */
     int nice;
     bool process; /* jobs run in child processes */
 } fl_pool_options;
@@ -43,16 +44,19 @@ typedef struct fl_pool_stats {
     uint64_t retirements, states_replaced;
     uint64_t running;  /* ns that functions ran, in all */
     uint64_t crossing; /* ns that threads spent on arguments and results */
+    uint64_t waited;   /* ns that jobs lay in the queue, in all */
     uint64_t waits[FL_POOL_BUCKETS], runs[FL_POOL_BUCKETS];
+    uint64_t costs[FL_POOL_BUCKETS]; /* of short jobs: waiting and crossing */
 } fl_pool_stats;
 
 /* *boot* and *end* of the server. */
 int fl_pools_new(fl_pools **out, fl_server *server);
-/* Refuses jobs and tells all threads to end; true when all have within `patience` ns. */
+/* Refuses jobs, sends home what is queued, cancels what runs and tells all threads to end; true
+ * when all have within `patience` ns. */
 bool fl_pools_stop(fl_pools *pools, uint64_t patience);
 void fl_pools_free(fl_pools *pools); /* after stop was true */
 
-/* The watch thread, every few milliseconds: jobs past their time. */
+/* The watch thread, every few milliseconds: jobs past their time, and threads that are missing. */
 void fl_pools_look(fl_pools *pools, uint64_t now);
 unsigned fl_pools_retired(fl_pools *pools); /* threads that still run */
 
@@ -65,9 +69,12 @@ fl_pool *fl_pools_at(fl_pools *pools, unsigned number); /* NULL: none */
 const fl_pool_options *fl_pool_options_of(const fl_pool *pool);
 fl_server *fl_pool_server(const fl_pool *pool);
 unsigned fl_pool_number(const fl_pool *pool);
+unsigned fl_pool_app(const fl_pool *pool);         /* whose it is; UINT_MAX: everybody's */
+unsigned fl_pool_new_thread_number(fl_pool *pool); /* unlike that of any web thread */
 
-/* Queues the job, which the pool then holds too. 0, UV_ENOBUFS: the queue is full, UV_EAGAIN: too
- * many threads had to be retired, UV_ECANCELED: the pool is closed. */
+/* Queues the job, which the pool then holds too. 0, UV_ENOBUFS: the queue is full, UV_EAGAIN: it
+ * has no thread, because too many had to be retired or none can be started, UV_ECANCELED: the pool
+ * is closed. */
 int fl_pool_submit(fl_pool *pool, fl_job *job);
 
 /* Nobody waits for it any more. Not started, it never runs; started, it ends at its next await.

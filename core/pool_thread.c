@@ -7,9 +7,27 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "handler.h"
+#include "pieces.h"
 #include "remote.h"
 #include "server.h"
 #include "task.h"
+
+#define LAST_TURNS                                                                                 \
+    1000 /* of a millisecond, that what jobs left behind may take to end, and stop hooks */
+
+void fl_pool_thread_run_loop(fl_pool_thread *self, uv_run_mode mode)
+{
+    self->looping = true;
+    uv_run(&self->thread.loop, mode);
+    self->looping = false;
+}
+
+/* A loop that does not run must not be stopped: its next run would end before it begins. */
+static void stop_loop(fl_pool_thread *self)
+{
+    if (self->looping) uv_stop(&self->thread.loop);
+}
 
 /* cancelling */
 
@@ -18,12 +36,23 @@ static fl_job *job_of_cancel(fl_message *message)
     return (fl_job *)((char *)message - offsetof(fl_job, cancel));
 }
 
+static void cancel_request(fl_pool_thread *self, const char *reason)
+{
+    fl_request *request = self->request;
+    request->timed_out = strcmp(reason, "timeout") == 0;
+    if (self->waiting) {
+        self->waiting = false;
+        fl_handler_fail(request, request->timed_out ? 504 : 503);
+    } else {
+        fl_task_cancel_list(request->tasks, reason);
+    }
+}
+
 static void deliver_cancel(fl_message *message, void *owner)
 {
     fl_pool_thread *self = owner;
     fl_job *job = job_of_cancel(message);
-    if (self->running == job && self->request)
-        fl_task_cancel_list(self->request->tasks, job->cancelled);
+    if (self->running == job && self->request) cancel_request(self, atomic_load(&job->cancelled));
     fl_job_release(job);
 }
 
@@ -32,9 +61,8 @@ static void drop_cancel(fl_message *message)
     fl_job_release(job_of_cancel(message));
 }
 
-void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job, const char *reason)
+void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job)
 {
-    (void)reason; /* is in the job */
     if (job->cancel.deliver) return;
     job->cancel = (fl_message){.deliver = deliver_cancel, .drop = drop_cancel};
     fl_job_hold(job);
@@ -59,7 +87,7 @@ static void summoned(uv_async_t *summons)
 static void something_ended(fl_thread *thread)
 {
     fl_pool_thread *self = (fl_pool_thread *)thread;
-    if (!self->running && fl_thread_is_quiet(thread)) uv_stop(&thread->loop);
+    if (!self->running && fl_thread_is_quiet(thread)) stop_loop(self);
 }
 
 /* outcomes */
@@ -112,13 +140,22 @@ static bool is_memory_error(const fl_task *task, int status)
            strcmp(lua_tostring(task->co, -1), "not enough memory") == 0;
 }
 
+static void keep_out_of_memory(fl_pool_thread *self, fl_job *job)
+{
+    job->outcome = FL_JOB_OUT_OF_MEMORY;
+    self->places[job->app].broken = true;
+}
+
+/* Stopped by a signal, its error is not that of a cancelled task. */
 static void keep_failure(fl_pool_thread *self, fl_job *job, fl_task *task, int status)
 {
+    const char *cancelled = atomic_load(&job->cancelled);
     if (is_memory_error(task, status)) {
-        job->outcome = FL_JOB_OUT_OF_MEMORY;
-        self->broken = true;
-    } else if (job->cancelled && fl_task_was_cancelled(task)) {
-        job->outcome = strcmp(job->cancelled, "timeout") == 0 ? FL_JOB_TIMED_OUT : FL_JOB_CANCELLED;
+        keep_out_of_memory(self, job);
+    } else if (cancelled && strcmp(cancelled, "timeout") == 0) {
+        job->outcome = FL_JOB_TIMED_OUT;
+    } else if (cancelled && fl_task_was_cancelled(task)) {
+        job->outcome = FL_JOB_CANCELLED;
     } else {
         keep_raised(job, task);
     }
@@ -130,8 +167,7 @@ static void keep_results(fl_pool_thread *self, fl_job *job, fl_task *task, int r
     if (status == 0 && lua_gettop(task->co) == 0) {
         job->outcome = FL_JOB_RETURNED;
     } else if (is_memory_error(task, status)) {
-        job->outcome = FL_JOB_OUT_OF_MEMORY;
-        self->broken = true;
+        keep_out_of_memory(self, job);
     } else {
         keep_raised(job, task); /* what cannot cross, with its path */
     }
@@ -142,10 +178,11 @@ static void end_job(fl_pool_thread *self)
     fl_request *request = self->request;
     self->running = NULL;
     self->request = NULL;
+    request->job = NULL; /* which tasks that go on may outlive */
     fl_request_end(request);
     fl_request_written(request);
     fl_request_release(request);
-    uv_stop(&self->thread.loop);
+    stop_loop(self);
 }
 
 static void job_ended(fl_task *task, int status, int results)
@@ -169,6 +206,100 @@ void fl_pool_thread_answered(fl_request *request)
     end_job(self);
 }
 
+/* an app's hooks */
+
+static void app_started(fl_task *task, int status, int results)
+{
+    (void)results;
+    fl_state *state = task->state;
+    fl_pool_thread *self = (fl_pool_thread *)state->thread;
+    fl_pool_place *place = &self->places[state->number];
+    bool waiting = self->waiting && self->request->state == state;
+    place->app = status == 0 ? FL_POOL_STARTED : FL_POOL_NOT_STARTED;
+    place->broken |= status != 0;
+    if (status != 0) fl_task_log_error(task, "a start hook failed in a pool");
+    if (!waiting) return;
+    self->waiting = false;
+    if (status == 0)
+        fl_handler_run(self->request);
+    else
+        fl_handler_fail(self->request, 500);
+}
+
+static bool run_hook(fl_state *state, int hook, fl_task_ended ended)
+{
+    fl_task *task = fl_task_new(state, NULL, ended);
+    if (!task) return false;
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, hook);
+    fl_task_run(task, 0);
+    return true;
+}
+
+void fl_pool_thread_handle(fl_request *request)
+{
+    fl_pool_thread *self = (fl_pool_thread *)request->thread;
+    fl_state *state = request->state;
+    fl_pool_place *place = &self->places[state->number];
+    if (place->app == FL_POOL_STARTED || state->start == LUA_NOREF) {
+        place->app = FL_POOL_STARTED;
+        fl_handler_run(request);
+        return;
+    }
+    self->waiting = true;
+    if (place->app == FL_POOL_STARTING) return;
+    place->app = FL_POOL_STARTING;
+    if (run_hook(state, state->start, app_started)) return;
+    place->app = FL_POOL_NOT_STARTED;
+    self->waiting = false;
+    fl_handler_fail(request, 500);
+}
+
+void fl_pool_thread_broken(fl_request *request)
+{
+    ((fl_pool_thread *)request->thread)->places[request->state->number].broken = true;
+}
+
+static void app_stopped(fl_task *task, int status, int results)
+{
+    (void)results;
+    ((fl_pool_thread *)task->state->thread)->hook_ended = true;
+    if (status != 0 && !fl_task_was_cancelled(task))
+        fl_task_log_error(task, "a stop hook failed in a pool");
+}
+
+static void stop_app(fl_pool_thread *self, fl_state *state)
+{
+    self->hook_ended = false;
+    if (!run_hook(state, state->stop, app_stopped)) return;
+    for (int i = 0; i < LAST_TURNS && !self->hook_ended; i++) {
+        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        if (!self->hook_ended) uv_sleep(1);
+    }
+}
+
+/* states */
+
+static void end_tasks(fl_pool_thread *self, fl_state *state)
+{
+    const fl_slots *tasks = &state->task_slots;
+    for (uint32_t i = 0; i < tasks->count; i++)
+        if (tasks->entries[i].object) fl_task_cancel(tasks->entries[i].object, "shutdown");
+    for (int i = 0; i < LAST_TURNS && state->live_tasks; i++) {
+        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        if (state->live_tasks) uv_sleep(1);
+    }
+}
+
+static void close_state(fl_pool_thread *self, unsigned app)
+{
+    fl_state *state = self->thread.states[app];
+    if (!state) return;
+    end_tasks(self, state);
+    if (self->places[app].app == FL_POOL_STARTED && state->stop != LUA_NOREF) stop_app(self, state);
+    fl_thread_close_state(&self->thread, app);
+    self->places[app] = (fl_pool_place){0};
+}
+
 /* running */
 
 /* (job) -> function, arguments…, on the job's own coroutine */
@@ -190,11 +321,16 @@ static int unpack_call(lua_State *co)
 static int enter_unpack(fl_pool_thread *self, fl_task *task, fl_job *job)
 {
     fl_state *state = task->state;
+    fl_interruption *interruption = &self->thread.interruption;
     state->memory.enforced = true;
+    atomic_store_explicit(&interruption->inside, state->L, memory_order_relaxed);
     fl_claim_enter_lua(&self->thread.claim);
     int status = call_on_top(task->co, unpack_call, job, 0);
     fl_claim_leave_lua(&self->thread.claim);
+    if (atomic_load_explicit(&interruption->hooked, memory_order_relaxed))
+        fl_interruption_clear(&self->thread, state->L);
     state->memory.enforced = false;
+    fl_parcel_close(&job->call);
     return status;
 }
 
@@ -206,6 +342,7 @@ static void run_call(fl_pool_thread *self, fl_state *state, fl_job *job)
         end_job(self);
         return;
     }
+    if (job->pieces) fl_pieces_begin(job->pieces, state->address);
     int status = enter_unpack(self, task, job);
     self->entered = uv_hrtime();
     if (status == 0)
@@ -219,7 +356,7 @@ static fl_state *state_for(fl_pool_thread *self, fl_job *job)
     fl_thread *thread = &self->thread;
     fl_state **place = &thread->states[job->app];
     if (*place) return *place;
-    char error[sizeof(job->text)];
+    char error[sizeof(job->text)] = "not enough memory for a state";
     const fl_app_place *app = fl_server_app(thread->server, job->app);
     int status = fl_state_new_pooled(place, thread, app, fl_pool_options_of(self->pool)->max_memory,
                                      error, sizeof(error));
@@ -242,6 +379,7 @@ static fl_request *request_for(fl_pool_thread *self, fl_state *state, fl_job *jo
 
 static void start_job(fl_pool_thread *self, fl_job *job)
 {
+    if (self->places[job->app].broken) close_state(self, job->app);
     fl_state *state = state_for(self, job);
     if (!state) return;
     self->request = request_for(self, state, job);
@@ -250,7 +388,7 @@ static void start_job(fl_pool_thread *self, fl_job *job)
         return;
     }
     self->running = job;
-    self->jobs_run[job->app]++;
+    self->places[job->app].jobs++;
     if (job->kind == FL_JOB_REQUEST) {
         self->entered = uv_hrtime();
         fl_remote_run(self->request, job);
@@ -262,13 +400,23 @@ static void start_job(fl_pool_thread *self, fl_job *job)
 static void maybe_replace_state(fl_pool_thread *self, unsigned app)
 {
     uint64_t most = fl_pool_options_of(self->pool)->recycle_after;
+    fl_pool_place *place = &self->places[app];
     fl_state *state = self->thread.states[app];
-    if (state) fl_state_safe_point(state);
-    if (!self->broken && (!most || self->jobs_run[app] < most)) return;
-    if (self->broken) fl_pool_state_replaced(self->pool);
-    self->broken = false;
-    self->jobs_run[app] = 0;
-    fl_thread_close_state(&self->thread, app);
+    if (!state) return;
+    fl_state_safe_point(state);
+    if (!place->broken && (!most || place->jobs < most)) return;
+    if (place->broken) fl_pool_state_replaced(self->pool);
+    close_state(self, app);
+}
+
+/* What a job has left behind gets a turn, however many jobs wait; what others have sent is taken
+ * even if no job ever waits for anything. */
+static void tidy(fl_pool_thread *self)
+{
+    if (fl_thread_is_quiet(&self->thread))
+        fl_mailbox_rise(self->thread.mailbox);
+    else
+        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
 }
 
 /* false: it was retired meanwhile. */
@@ -279,12 +427,14 @@ static bool run_job(fl_pool_thread *self, fl_job *job)
     self->ran = 0;
     uv_update_time(&self->thread.loop);
     start_job(self, job);
-    while (self->running) uv_run(&self->thread.loop, UV_RUN_DEFAULT);
+    while (self->running) fl_pool_thread_run_loop(self, UV_RUN_DEFAULT);
     uint64_t took = uv_hrtime() - begun;
     uint64_t crossed = took > self->ran ? took - self->ran : 0;
     bool kept = fl_pool_finish(self->pool, self, job, self->ran, crossed);
-    if (kept) maybe_replace_state(self, app);
-    return kept;
+    if (!kept) return false;
+    tidy(self);
+    maybe_replace_state(self, app);
+    return true;
 }
 
 static void set_nice(int nice)
@@ -301,11 +451,12 @@ static void *run(void *data)
     set_nice(fl_pool_options_of(pool)->nice);
     while ((job = fl_pool_take(pool, self)) != NULL)
         if (!run_job(self, job)) break;
+    for (unsigned i = 0; i < self->thread.state_count; i++) close_state(self, i);
     fl_thread_end_loop(&self->thread);
     fl_pool_left(pool, self); /* the server may end from here on */
     fl_thread_close(&self->thread);
     pthread_cond_destroy(&self->wake);
-    free(self->jobs_run);
+    free(self->places);
     free(self);
     return NULL;
 }
@@ -326,16 +477,28 @@ static int init(fl_pool_thread *self, fl_pool *pool)
     fl_server_prepare_thread(server, thread);
     unsigned apps = (unsigned)thread->settings->app_count;
     self->pool = pool;
+    thread->number = fl_pool_new_thread_number(pool);
     thread->metrics = &self->metrics;
     thread->draining = true; /* so that it is told when tasks have ended */
     thread->ended = something_ended;
     thread->states = calloc(apps ? apps : 1, sizeof(*thread->states));
     thread->state_count = apps;
-    self->jobs_run = calloc(apps ? apps : 1, sizeof(*self->jobs_run));
-    if (!thread->states || !self->jobs_run) return UV_ENOMEM;
+    self->places = calloc(apps ? apps : 1, sizeof(*self->places));
+    if (!thread->states || !self->places) return UV_ENOMEM;
+    return fl_thread_init(thread, self);
+}
+
+static int launch(fl_pool_thread *self)
+{
     init_condition(&self->wake);
-    int status = fl_thread_init(thread, self);
-    return status < 0 ? status : uv_async_init(&thread->loop, &self->summons, summoned);
+    int status = uv_async_init(&self->thread.loop, &self->summons, summoned);
+    if (status == 0) status = fl_thread_start(&self->thread, run, self);
+    if (status == 0) return 0;
+    fl_thread_end_loop(&self->thread);
+    fl_thread_close(&self->thread); /* frees the states' table too */
+    self->thread.states = NULL;
+    pthread_cond_destroy(&self->wake);
+    return status;
 }
 
 int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool)
@@ -343,14 +506,14 @@ int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool)
     fl_pool_thread *self = calloc(1, sizeof(*self));
     if (!self) return UV_ENOMEM;
     int status = init(self, pool);
-    if (status == 0) status = fl_thread_start(&self->thread, run, self);
+    if (status == 0) status = launch(self);
     if (status == 0) {
         pthread_detach(self->thread.id);
         *out = self;
         return 0;
     }
     free(self->thread.states);
-    free(self->jobs_run);
+    free(self->places);
     free(self);
     return status;
 }

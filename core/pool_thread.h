@@ -12,6 +12,12 @@
 #include "pool.h"
 #include "thread.h"
 
+typedef struct fl_pool_place { /* for one app */
+    uint64_t jobs;             /* run by the present state */
+    bool broken;               /* the state has to be replaced */
+    enum { FL_POOL_NOT_STARTED, FL_POOL_STARTING, FL_POOL_STARTED } app; /* its start hooks */
+} fl_pool_place;
+
 typedef enum {
     FL_POOL_BUSY,
     FL_POOL_ASLEEP, /* on its condition */
@@ -26,13 +32,14 @@ struct fl_pool_thread {
 
     /* the pool's lock */
     fl_pool_thread *next, **link;           /* all that it knows */
-    fl_pool_thread *next_idle, **idle_link; /* those without a job, the last one first */
+    fl_pool_thread *next_idle, **idle_link; /* those without a job */
     fl_pool_thread_place place;
     bool wanted; /* there is something to do */
     pthread_cond_t wake;
     fl_job *job;
     uint64_t deadline;   /* ns, of the job; 0: none */
-    unsigned escalation; /* of a job past its time: steps taken */
+    uint64_t turn;       /* of Lua, seen at the last look while it had no job */
+    uint64_t turn_since; /* ns */
     bool retired;
 
     /* its own */
@@ -40,20 +47,28 @@ struct fl_pool_thread {
     fl_request *request; /* stands for the job: its tasks, its logs */
     uint64_t entered;    /* ns, when the job's function was called */
     uint64_t ran;        /* ns that it took */
-    uint64_t *jobs_run;  /* per app, by the present state */
-    bool broken;         /* the state that ran the job has to be replaced */
+    bool waiting;        /* the request waits until the app's start hooks have run */
+    bool looping;        /* within uv_run */
+    bool hook_ended;     /* a stop hook */
+    fl_pool_place *places;
 };
 
 /* With the pool's lock held: it will take jobs. 0 or a negative uv code. */
 int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool);
 
-/* With the pool's lock held: tells the job's tasks, at their next await. */
-void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job, const char *reason);
+/* With the pool's lock held: tells the job's tasks, at their next await, once. */
+void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job);
 
 /* With the pool's lock held: an idle one looks for work. */
 void fl_pool_thread_summon(fl_pool_thread *thread);
 
-/* *loop*: the answer of a route's handler, which is the job, is complete. */
+/* *loop*. */
+void fl_pool_thread_run_loop(fl_pool_thread *thread, uv_run_mode mode);
+/* Runs the handler of a request that is the job, once the app's start hooks have run here. */
+void fl_pool_thread_handle(fl_request *request);
+/* The handler's answer is complete. */
 void fl_pool_thread_answered(fl_request *request);
+/* The app cannot be loaded: its state will be replaced. */
+void fl_pool_thread_broken(fl_request *request);
 
 #endif

@@ -12,15 +12,10 @@
 
 /* the web thread's side */
 
-static fl_remote *remote_new(const fl_request *request)
+static bool fill(fl_remote *remote, const fl_request *request)
 {
-    fl_remote *remote = calloc(1, sizeof(*remote));
-    if (!remote) return NULL;
     remote->headers = calloc(request->header_count + 1u, sizeof(*remote->headers));
-    if (!remote->headers) {
-        free(remote);
-        return NULL;
-    }
+    if (!remote->headers) return false;
     remote->head.headers = remote->headers;
     fl_request_copy_head(&remote->head, request);
     fl_buffer_append(&remote->text, request->base, request->head_size);
@@ -28,7 +23,15 @@ static fl_remote *remote_new(const fl_request *request)
     if (request->host.size) remote->host = (size_t)(request->host.data - request->base);
     fl_buffer_slice(&remote->body, fl_request_body(request));
     fl_buffer_append(&remote->trailers, request->trailers.data, request->trailers.size);
-    return remote;
+    return !remote->text.failed && !remote->body.failed && !remote->trailers.failed;
+}
+
+static fl_remote *remote_new(const fl_request *request)
+{
+    fl_remote *remote = calloc(1, sizeof(*remote));
+    if (!remote || fill(remote, request)) return remote;
+    fl_remote_free(remote);
+    return NULL;
 }
 
 void fl_remote_free(fl_remote *remote)
@@ -52,7 +55,8 @@ static int status_of(fl_job_outcome outcome)
 {
     switch (outcome) {
     case FL_JOB_TIMED_OUT: return 504;
-    case FL_JOB_CANCELLED: return 503;
+    case FL_JOB_CANCELLED:
+    case FL_JOB_EXHAUSTED: return 503;
     case FL_JOB_RETURNED:
     case FL_JOB_RAISED:
     case FL_JOB_OUT_OF_MEMORY:
@@ -75,10 +79,16 @@ static void log_failure(const fl_request *request, const fl_job *job)
                 sizeof(fields) / sizeof(*fields));
 }
 
+static bool is_whole(const fl_remote *remote)
+{
+    return remote->status && !remote->type.failed && !remote->lines.failed &&
+           !remote->answer.failed;
+}
+
 static void answer(fl_request *request, const fl_job *job)
 {
     const fl_remote *remote = job->remote;
-    if (job->outcome == FL_JOB_RETURNED && remote->status && !remote->answer.failed) {
+    if (job->outcome == FL_JOB_RETURNED && is_whole(remote)) {
         fl_response_send(request, remote->status, all_of(&remote->type), all_of(&remote->lines),
                          all_of(&remote->answer));
         fl_handler_end(request);
@@ -95,10 +105,12 @@ static void job_ended(fl_job *job)
     job->waiter = NULL;
     request->away = NULL;
     fl_thread_tick(request->thread);
-    if (request->connection && !request->ended)
+    if (request->connection && !request->ended) {
         answer(request, job);
-    else
+    } else {
+        request->status = 499; /* nobody to tell */
         fl_handler_end(request);
+    }
     fl_request_release(request);
     fl_job_release(job);
 }
@@ -138,6 +150,7 @@ void fl_remote_submit(fl_request *request)
     job->waiter = request;
     request->away = job;
     fl_request_hold(request);
+    if (job->timeout) fl_handler_hurry(request, (job->timeout + 999999) / 1000000);
 }
 
 void fl_remote_give_up(fl_request *request, const char *reason)
@@ -145,6 +158,7 @@ void fl_remote_give_up(fl_request *request, const char *reason)
     fl_job *job = request->away;
     request->away = NULL;
     job->waiter = NULL;
+    if (request->gone) request->status = 499;
     fl_pool_cancel(job->pool, job, reason);
     fl_job_release(job);
     fl_request_release(request);
@@ -152,13 +166,15 @@ void fl_remote_give_up(fl_request *request, const char *reason)
 
 /* the pool's side */
 
-static bool take_head(fl_request *request, const fl_remote *remote)
+static bool take_head(fl_request *request, fl_remote *remote)
 {
     fl_request_copy_head(request, &remote->head);
     fl_buffer_append(&request->head, remote->text.data, remote->text.size);
-    fl_buffer_append(&request->body_kept, remote->body.data, remote->body.size);
+    fl_buffer_close(&request->body_kept);
+    request->body_kept = remote->body; /* not copied again */
+    fl_buffer_init(&remote->body);
     fl_buffer_append(&request->trailers, remote->trailers.data, remote->trailers.size);
-    if (request->head.failed || request->body_kept.failed || request->trailers.failed) return false;
+    if (request->head.failed || request->trailers.failed) return false;
     request->base = request->head.data;
     if (remote->host_size)
         request->host = fl_slice_of(request->base + remote->host, remote->host_size);
@@ -182,11 +198,12 @@ void fl_remote_run(fl_request *request, fl_job *job)
     if (!take_head(request, job->remote)) {
         answer_lost(request, "not enough memory");
     } else if (fl_state_load(request->state, error, sizeof(error)) < 0) {
+        fl_pool_thread_broken(request);
         answer_lost(request, error);
     } else {
         fl_request_route(request);
         if (request->route)
-            fl_handler_run(request);
+            fl_pool_thread_handle(request);
         else
             answer_lost(request, "its routes are not those of the web thread");
     }

@@ -23,6 +23,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "pool.h"
+#include "pool_metrics.h"
 #include "privileges.h"
 #include "spares.h"
 #include "version.h"
@@ -282,6 +283,7 @@ static void render_metrics(void *data, fl_buffer *body)
                                   .start_time_unix = (uint64_t)server->start_time,
                                   .version = FL_VERSION};
     fl_metrics_render(server->metrics, &process, body);
+    fl_pools_render(server->pools, body);
 }
 
 static void start_admin(uv_timer_t *timer)
@@ -505,6 +507,7 @@ static int make_pools(fl_server *server, char *why, size_t size)
                            .timeout = settings->pool_timeout,
                            .max_memory = settings->lua_memory,
                            .retire_rate = (unsigned)settings->retire_rate,
+                           .retire_window = 60000000000u,
                            .nice = 5};
     fl_pool_options blocking = cpu;
     (void)snprintf(blocking.name, sizeof(blocking.name), "blocking");

@@ -160,6 +160,7 @@ static int enter_lua(fl_task *task, int arguments)
     fl_claim_leave_lua(&thread->claim);
     if (atomic_load_explicit(&thread->interruption.hooked, memory_order_relaxed))
         fl_interruption_clear(thread, state->L);
+    atomic_store_explicit(&thread->interruption.inside, NULL, memory_order_relaxed);
     state->memory.enforced = false;
     state->running = NULL;
     if (slot) fl_ledger_note_running(slot, 0);
@@ -354,6 +355,9 @@ void fl_task_free_all(fl_state *state)
         task_destroy(task);
     }
     while (state->own_tasks) task_free(state->own_tasks, false);
+    for (uint32_t i = 0; state->is_pooled && i < state->task_slots.count; i++)
+        if (state->task_slots.entries[i].object)
+            task_free(state->task_slots.entries[i].object, false);
     fl_slots_close(&state->task_slots);
 }
 

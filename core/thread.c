@@ -236,11 +236,17 @@ int fl_thread_init(fl_thread *thread, void *owner)
     thread->mailboxes = malloc(sizeof(*thread->mailboxes));
     if (!thread->mailboxes) return UV_ENOMEM;
     status = fl_mailbox_new(&thread->mailbox, &thread->loop, owner);
-    if (status < 0) return status;
-    thread->mailboxes[0] = thread->mailbox;
-    thread->mailbox_count = 1;
-    fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
-    return 0;
+    if (status == 0) {
+        thread->mailboxes[0] = thread->mailbox;
+        thread->mailbox_count = 1;
+        fl_mailbox_hold(thread->mailbox); /* others may post until fl_thread_close */
+        return 0;
+    }
+    free(thread->mailboxes);
+    uv_walk(&thread->loop, close_walked, NULL);
+    uv_run(&thread->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&thread->loop);
+    return status;
 }
 
 int fl_thread_start(fl_thread *thread, void *(*run)(void *data), void *data)

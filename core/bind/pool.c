@@ -4,10 +4,12 @@
 #include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "../pool.h"
 #include "../pool_thread.h"
 #include "op.h"
+#include "pieces.h"
 #include "server.h"
 #include "thread.h"
 
@@ -16,7 +18,12 @@ typedef struct pool_op {
     fl_job *job;          /* NULL: not made */
     fl_deadline deadline; /* of the wait */
     bool timed_out;
+    bool taken;      /* the results, which are kept no longer */
+    double ticket;   /* the task that waits for a piece; 0: none */
+    fl_piece *piece; /* the last one that was taken */
 } pool_op;
+
+#define GUARD "fasterlua.pool_guard"
 
 /* errors: tables with kind, status and message */
 
@@ -56,46 +63,75 @@ static int take_memory(const fl_job *job, lua_State *L)
     return take_failure(L, "memory", 500, text);
 }
 
-/* true, values… | false, error, traceback */
-static int take_parcel(const fl_job *job, lua_State *L, bool returned)
+/* true, values… | false, error, traceback: once, for they may be large and the op lives on until it
+ * is collected */
+static int take_parcel(pool_op *self, lua_State *L, bool returned)
 {
     int top = lua_gettop(L);
+    if (self->taken) return take_failure(L, "taken", 500, "the job's results have been taken");
     lua_pushboolean(L, returned);
-    if (fl_parcel_unpack(&job->result, L) < 0) return lua_error(L);
+    if (fl_parcel_unpack(&self->job->result, L) < 0) return lua_error(L);
+    self->taken = true;
+    fl_parcel_close(&self->job->result);
     return lua_gettop(L) - top;
+}
+
+static int take_exhausted(const fl_job *job, lua_State *L)
+{
+    char text[160];
+    (void)snprintf(text, sizeof(text), "pool \"%s\" has no thread left: too many were retired",
+                   fl_pool_options_of(job->pool)->name);
+    return take_failure(L, "pool_exhausted", 503, text);
 }
 
 static int take(fl_op *op, lua_State *L)
 {
-    const pool_op *self = (pool_op *)op;
+    pool_op *self = (pool_op *)op;
     const fl_job *job = self->job;
     if (self->timed_out) return take_timeout(job, L);
     if (op->cancelled) return take_failure(L, "cancelled", 503, "cancelled");
     switch (job->outcome) {
-    case FL_JOB_RETURNED: return take_parcel(job, L, true);
-    case FL_JOB_RAISED: return take_parcel(job, L, false);
+    case FL_JOB_RETURNED: return take_parcel(self, L, true);
+    case FL_JOB_RAISED: return take_parcel(self, L, false);
     case FL_JOB_OUT_OF_MEMORY: return take_memory(job, L);
     case FL_JOB_TIMED_OUT: return take_timeout(job, L);
     case FL_JOB_CANCELLED: return take_failure(L, "cancelled", 503, "the job was cancelled");
+    case FL_JOB_EXHAUSTED: return take_exhausted(job, L);
     case FL_JOB_LOST: return take_failure(L, "lost", 500, job->text);
     }
     return 0;
 }
 
-static void job_ended(fl_job *job)
+static void wake_consumer(pool_op *self)
 {
-    pool_op *self = job->waiter;
-    job->waiter = NULL;
+    double ticket = self->ticket;
+    self->ticket = 0;
+    if (ticket != 0) (void)fl_task_wake(self->op.state, ticket);
+}
+
+static void piece_arrived(fl_job *job)
+{
+    wake_consumer(job->waiter);
+}
+
+static void end_wait(pool_op *self)
+{
+    self->job->waiter = NULL;
     fl_deadline_stop(&self->deadline);
     fl_op_done(&self->op);
+    wake_consumer(self);
+}
+
+static void job_ended(fl_job *job)
+{
+    end_wait(job->waiter);
 }
 
 static void give_up(pool_op *self, const char *reason)
 {
-    self->job->waiter = NULL;
-    fl_deadline_stop(&self->deadline);
+    if (self->job->pieces) fl_pieces_close(self->job->pieces);
     fl_pool_cancel(self->job->pool, self->job, reason);
-    fl_op_done(&self->op);
+    end_wait(self);
 }
 
 static void waited_too_long(fl_deadline *deadline)
@@ -113,7 +149,9 @@ static void cancel(fl_op *op)
 static void close_op(fl_op *op)
 {
     pool_op *self = (pool_op *)op;
+    if (self->piece) fl_piece_free(self->piece);
     if (self->job) fl_job_release(self->job);
+    self->piece = NULL;
     self->job = NULL;
 }
 
@@ -176,7 +214,8 @@ static int refuse(lua_State *L, const fl_pool *pool, int status)
                        options->name, options->queue);
         push_failure(L, "queue_full", 503, text);
     } else if (status == UV_EAGAIN) {
-        (void)snprintf(text, sizeof(text), "pool \"%s\" has no thread left: too many were retired",
+        (void)snprintf(text, sizeof(text),
+                       "pool \"%s\" has no thread: too many were retired, or none can be started",
                        options->name);
         push_failure(L, "pool_exhausted", 503, text);
     } else {
@@ -203,10 +242,19 @@ static void fill_job(lua_State *L, fl_job *job, int count)
     if (fl_parcel_pack(&job->call, L, FIRST, count, "argument") < 0) lua_error(L);
 }
 
-static int submit(pool_op *self)
+/* The loop's clock stands since the turn began: from now, and never a moment too early. */
+static void start_deadline(pool_op *self)
 {
     fl_state *state = self->op.state;
-    fl_thread *thread = state->thread;
+    uint64_t end = uv_hrtime() + self->job->timeout + 999999;
+    self->deadline.state = state;
+    fl_thread_start_deadline(state->thread, &self->deadline,
+                             end / 1000000 - uv_now(&state->thread->loop), waited_too_long);
+}
+
+static int submit(pool_op *self)
+{
+    fl_thread *thread = self->op.state->thread;
     fl_claim_take(&thread->claim);
     self->job->waiter = self;
     int status = fl_pool_submit(self->job->pool, self->job);
@@ -214,9 +262,7 @@ static int submit(pool_op *self)
         self->job->waiter = NULL;
         fl_op_done(&self->op);
     } else if (self->job->timeout) {
-        self->deadline.state = state;
-        fl_thread_start_deadline(thread, &self->deadline, (self->job->timeout + 999999) / 1000000,
-                                 waited_too_long);
+        start_deadline(self);
     }
     fl_claim_give(&thread->claim);
     return status;
@@ -241,12 +287,135 @@ static int pool_run(lua_State *L)
     job->chain = chain;
     job->timeout = timeout;
     job->ended = job_ended;
+    job->arrived = piece_arrived;
+    if (kind == FL_JOB_STREAM && fl_pieces_new(job) < 0)
+        return luaL_error(L, "not enough memory for a stream");
     if (state->running && state->running->request)
         job->request_number = state->running->request->number;
     fill_job(L, job, count);
     fl_op_begin(L, &self->op);
     int status = submit(self);
     return status < 0 ? refuse(L, pool, status) : 1;
+}
+
+/* streams: the job's side */
+
+static fl_pieces *check_pieces(lua_State *L)
+{
+    const fl_state *state = fl_state_of(L);
+    const fl_request *request = state && state->running ? state->running->request : NULL;
+    const fl_job *job = request ? request->job : NULL;
+    if (!job || !job->pieces) luaL_error(L, "nobody takes what is yielded here");
+    return job->pieces;
+}
+
+/* has_room() -> boolean: whether the next piece may be emitted   [-0, +1, e] */
+static int pool_has_room(lua_State *L)
+{
+    lua_pushboolean(L, fl_pieces_has_room(check_pieces(L)));
+    return 1;
+}
+
+static void wake_now(fl_state *state, double ticket)
+{
+    fl_claim_take(&state->thread->claim);
+    (void)fl_task_wake(state, ticket);
+    fl_claim_give(&state->thread->claim);
+}
+
+/* wait_room(_, ticket)   [-0, +0, e] */
+static int pool_wait_room(lua_State *L)
+{
+    double ticket = luaL_checknumber(L, 2);
+    if (!fl_pieces_wait(check_pieces(L), ticket)) wake_now(fl_state_of(L), ticket);
+    return 0;
+}
+
+/* emit(…): to be called when there is room   [-0, +0, e] */
+static int pool_emit(lua_State *L)
+{
+    fl_pieces *pieces = check_pieces(L);
+    fl_parcel_reset(&pieces->draft);
+    if (fl_parcel_pack(&pieces->draft, L, 1, lua_gettop(L), "value") < 0) return lua_error(L);
+    if (fl_pieces_put(pieces) < 0) return luaL_error(L, "not enough memory for a piece");
+    return 0;
+}
+
+/* streams: the waiter's side */
+
+static pool_op *check_stream(lua_State *L)
+{
+    pool_op *self = luaL_checkudata(L, 1, "fasterlua.op");
+    bool is_stream = self->op.kind == &job_kind && self->job && self->job->pieces;
+    luaL_argcheck(L, is_stream, 1, "a stream expected");
+    return self;
+}
+
+/* piece(op) -> true, values… | false   [-0, +n, e] */
+static int pool_piece(lua_State *L)
+{
+    pool_op *self = check_stream(L);
+    if (self->piece) fl_piece_free(self->piece);
+    self->piece = fl_pieces_take(self->job->pieces);
+    lua_pushboolean(L, self->piece != NULL);
+    if (!self->piece) return 1;
+    int count = fl_parcel_unpack(&self->piece->values, L);
+    if (count < 0) return lua_error(L);
+    fl_piece_free(self->piece);
+    self->piece = NULL;
+    return count + 1;
+}
+
+/* wait_piece(op, ticket): until there is one, or the job has ended   [-0, +0, e] */
+static int pool_wait_piece(lua_State *L)
+{
+    pool_op *self = check_stream(L);
+    self->ticket = luaL_checknumber(L, 2);
+    if (self->op.done || fl_pieces_are_there(self->job->pieces)) {
+        fl_claim_take(&self->op.state->thread->claim);
+        wake_consumer(self);
+        fl_claim_give(&self->op.state->thread->claim);
+    }
+    return 0;
+}
+
+/* Nobody can ask for pieces any more.  [-0, +0, -] */
+static int guard_collect(lua_State *L)
+{
+    fl_job **guard = luaL_checkudata(L, 1, GUARD);
+    fl_job *job = *guard;
+    fl_state *state = fl_state_of(L);
+    *guard = NULL;
+    if (!job) return 0;
+    if (state && job->waiter) {
+        fl_claim_take(&state->thread->claim);
+        give_up(job->waiter, "cancelled");
+        fl_claim_give(&state->thread->claim);
+    }
+    fl_job_release(job);
+    return 0;
+}
+
+/* guard(op) -> userdata: cancels the job when it is collected   [-0, +1, e] */
+static int pool_guard(lua_State *L)
+{
+    const pool_op *self = check_stream(L);
+    fl_job **guard = lua_newuserdata(L, sizeof(fl_job *));
+    *guard = NULL;
+    luaL_getmetatable(L, GUARD);
+    lua_setmetatable(L, -2);
+    fl_job_hold(self->job);
+    *guard = self->job;
+    return 1;
+}
+
+/* is_in_request() -> boolean: there is a request whose end can be awaited   [-0, +1, -] */
+static int pool_is_in_request(lua_State *L)
+{
+    const fl_state *state = fl_state_of(L);
+    const fl_request *request = state && state->running ? state->running->request : NULL;
+    lua_pushboolean(L, request && !request->ended);
+    return 1;
 }
 
 /* open, stats, close */
@@ -260,7 +429,7 @@ static uint64_t option(lua_State *L, const char *name, uint64_t otherwise, doubl
 }
 
 /* open({ name =, size =, queue =, timeout =, max_memory =, recycle_after =, retire_rate =,
- * process = }) -> number: checked by the caller   [-0, +1, e] */
+ * retire_window =, process = }) -> number: checked by the caller   [-0, +1, e] */
 static int pool_open(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
@@ -274,6 +443,7 @@ static int pool_open(lua_State *L)
     options.timeout = option(L, "timeout", options.timeout, 1e9);
     options.max_memory = option(L, "max_memory", options.max_memory, 1);
     options.recycle_after = option(L, "recycle_after", 0, 1);
+    options.retire_window = option(L, "retire_window", options.retire_window, 1e9);
     options.retire_rate = (unsigned)option(L, "retire_rate", options.retire_rate, 1);
     lua_getfield(L, 1, "process");
     options.process = lua_toboolean(L, -1);
@@ -338,6 +508,7 @@ static int pool_stats(lua_State *L)
     set_number(L, "crossing", (double)stats.crossing / 1e9);
     set_histogram(L, "waits", stats.waits);
     set_histogram(L, "runs", stats.runs);
+    set_histogram(L, "costs", stats.costs);
     return 1;
 }
 
@@ -348,23 +519,41 @@ static int pool_close(lua_State *L)
     return 0;
 }
 
-/* here() -> name of the pool that this state's thread belongs to | nil   [-0, +1, -] */
+/* here() -> id of the process, id of the thread, name of its pool | nil   [-0, +3, -] */
 static int pool_here(lua_State *L)
 {
     const fl_state *state = fl_state_of(L);
+    lua_pushinteger(L, getpid());
+    lua_pushinteger(L, state ? atomic_load(&state->thread->tid) : gettid());
     if (state && state->is_pooled)
         lua_pushstring(L, fl_pool_options_of(((fl_pool_thread *)state->thread)->pool)->name);
     else
         lua_pushnil(L);
-    return 1;
+    return 3;
 }
 
 int fl_pool_module(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"open", pool_open},   {"default", pool_default}, {"run", pool_run}, {"stats", pool_stats},
-        {"close", pool_close}, {"here", pool_here},       {NULL, NULL}};
-    lua_createtable(L, 0, 6);
+    static const luaL_Reg functions[] = {{"open", pool_open},
+                                         {"default", pool_default},
+                                         {"run", pool_run},
+                                         {"has_room", pool_has_room},
+                                         {"wait_room", pool_wait_room},
+                                         {"emit", pool_emit},
+                                         {"piece", pool_piece},
+                                         {"wait_piece", pool_wait_piece},
+                                         {"guard", pool_guard},
+                                         {"is_in_request", pool_is_in_request},
+                                         {"stats", pool_stats},
+                                         {"close", pool_close},
+                                         {"here", pool_here},
+                                         {NULL, NULL}};
+    if (luaL_newmetatable(L, GUARD)) {
+        lua_pushcfunction(L, guard_collect);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_pop(L, 1);
+    lua_newtable(L);
     fl_state_functions(L, functions);
     return 1;
 }

@@ -27,6 +27,17 @@ function Timeout.__tostring(self)
   return ("timed out after %g s"):format(self.seconds)
 end
 
+function Timeout.__crossing(self)
+  return "fasterlua.combine", self.seconds
+end
+
+--- What a Timeout error of another state becomes here.
+---@param seconds number
+---@return fasterlua.Timeout
+function combine.from_crossing(seconds)
+  return setmetatable({ kind = "timeout", status = 504, seconds = seconds }, Timeout)
+end
+
 local function abandon_children(self, reason)
   for _, child in ipairs(self._children) do
     unsubscribe(child, reason)
@@ -213,8 +224,7 @@ local function timed(waiter, child)
     self._children = { child }
     return unsubscribe(timer)
   end
-  local err = { kind = "timeout", status = 504, seconds = waiter.seconds }
-  fail(self, setmetatable(err, Timeout), false)
+  fail(self, combine.from_crossing(waiter.seconds), false)
   unsubscribe(waiter.child, "timeout")
 end
 

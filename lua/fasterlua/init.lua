@@ -26,6 +26,7 @@ local text = require "fasterlua.core.text"
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
 ---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
 ---@field run_blocking fun(fn: function|string, ...): fasterlua.Future
+---@field here fun(): fasterlua.Here
 local fl = {
   version = require("fasterlua.core.task").VERSION,
 
@@ -70,6 +71,7 @@ local lazy = {
   state_pool = { "fasterlua.pool", "new" },
   run_in_state = { "fasterlua.pool", "run_in_state" },
   run_blocking = { "fasterlua.pool", "run_blocking" },
+  here = { "fasterlua.pool", "here" },
 }
 
 local function load_lazily(self, name)

@@ -2,10 +2,12 @@
 --
 --     jobs.describe(err, traceback) -- an error and its traceback, able to cross to the caller
 --     jobs.map(fn, { 1, 2, 3 }) -- { fn(1), fn(2), fn(3) }
---     jobs.stream(emit, fn, ...) -- what fn yields goes to emit, piece by piece
+--     jobs.stream(fn, ...) -- what fn yields goes to the waiter, piece by piece
 
-local future = require "fasterlua.future"
+local core = require "fasterlua.core.pool"
 local coroutines = require "fasterlua.coroutines"
+local future = require "fasterlua.future"
+local waiting = require "fasterlua.waiting"
 
 local getmetatable, pairs, tostring, type = getmetatable, pairs, tostring, type
 
@@ -59,32 +61,53 @@ function jobs.map(fn, list)
   return results
 end
 
+-- What a coroutine did when it was resumed: true and its results at its end; what it yielded is
+-- given to `emit`.
+local function passed(emit, co, ok, ...)
+  if not ok then
+    local err = ...
+    coroutines.on_error(err, co)
+    error(err, 0)
+  elseif coroutine.status(co) == "dead" then
+    return true, ...
+  end
+  emit(...)
+  return false
+end
+
+local function driven(emit, co, is_over, ...)
+  if is_over then
+    return ...
+  end
+  return driven(emit, co, passed(emit, co, coroutine.resume(co)))
+end
+
 --- Runs fn in a coroutine; what it yields is given to `emit`, which may wait.
 ---@param emit fun(...)
 ---@param fn function
 ---@param ... any its arguments
 ---@return any ... what fn returned
-function jobs.stream(emit, fn, ...)
+function jobs.drive(emit, fn, ...)
   local co = coroutine.create(fn)
-  local function pass(ok, ...)
-    if not ok then
-      local err = ...
-      coroutines.on_error(err, co)
-      error(err, 0)
-    end
-    if coroutine.status(co) == "dead" then
-      return true, ...
-    end
-    emit(...)
-    return false
+  return driven(emit, co, passed(emit, co, coroutine.resume(co, ...)))
+end
+
+local function emit(...)
+  if (...) == nil then
+    error("a stream cannot yield nil, which would end the loop over it", 0)
   end
-  local function results(is_over, ...)
-    if is_over then
-      return ...
-    end
-    return results(pass(coroutine.resume(co)))
+  while not core.has_room() do
+    waiting.suspend(core.wait_room, nil)
   end
-  return results(pass(coroutine.resume(co, ...)))
+  core.emit(...)
+end
+
+--- Runs fn in a coroutine; what it yields goes to whoever waits for this job. Waits while too much
+--- is under way.
+---@param fn function
+---@param ... any its arguments
+function jobs.stream(fn, ...)
+  jobs.drive(emit, fn, ...)
 end
 
 return jobs

@@ -11,10 +11,13 @@ local combine = require "fasterlua.combine"
 local core = require "fasterlua.core.pool"
 local future = require "fasterlua.future"
 local suggest = require "fasterlua.suggest"
+local task = require "fasterlua.core.task"
 local units = require "fasterlua.units"
+local waiting = require "fasterlua.waiting"
 
 local await, from_op, spawn = future.await, future.from_op, future.spawn
-local error, math, setmetatable, tostring, type = error, math, setmetatable, tostring, type
+local error, math, pcall, setmetatable, tostring, type =
+  error, math, pcall, setmetatable, tostring, type
 
 local pool = {}
 
@@ -22,11 +25,12 @@ local pool = {}
 ---@field name string
 ---@field size? integer threads; default one per usable CPU
 ---@field queue? integer jobs that may wait; one more raises `queue_full`
----@field timeout? number seconds that a job may run, 0 for none
+---@field timeout? number seconds that a job may take, waiting included; 0 for none
 ---@field max_memory? integer|string of a state's Lua heap, "64MB"
 ---@field isolation? "thread"|"process"
 ---@field recycle_after? integer jobs after which a state is made anew
----@field retire_rate? integer threads replaced in a minute because their job could not be stopped
+---@field retire_rate? integer threads replaced in a window because their job could not be stopped
+---@field retire_window? number seconds; default 60
 
 ---@class fasterlua.Pool
 ---@field name string
@@ -63,6 +67,7 @@ local options_known = {
     '"thread" or "process"' },
   recycle_after = { is_count, "an integer from 1" },
   retire_rate = { is_count, "an integer from 1" },
+  retire_window = { is_seconds, "seconds" },
 }
 
 local option_names = {}
@@ -107,6 +112,7 @@ function pool.new(options)
     max_memory = options.max_memory and units.bytes(options.max_memory),
     recycle_after = options.recycle_after,
     retire_rate = options.retire_rate,
+    retire_window = options.retire_window,
     process = options.isolation == "process",
   })
   if not ok then
@@ -236,6 +242,83 @@ function methods:map(fn, list, options)
   return spawn(run_mapping, self, mapping, workers)
 end
 
+---@class fasterlua.PoolStream: an iterator: `for piece in pool:stream(fn, …) do … end`
+---@field private _op userdata
+---@field private _result fasterlua.Future what its function returned, or its error
+---@field private _guard userdata cancels the job when the stream is garbage
+---@field private _is_over boolean
+local Stream = { __name = "fasterlua.pool_stream" }
+local stream_methods = {}
+Stream.__index = stream_methods
+
+local function finish(self)
+  self._is_over = true
+  await(self._result)
+  return nil
+end
+
+local function received(self, is_piece, ...)
+  if is_piece then
+    return ...
+  elseif task.op_done(self._op) then
+    return finish(self)
+  end
+  local ok, err = pcall(waiting.suspend, core.wait_piece, self._op)
+  if not ok then
+    self:close()
+    error(err, 0)
+  end
+  return received(self, core.piece(self._op))
+end
+
+--- The next piece: what the function yielded, several values perhaps. nil at its end; raises its
+--- error.
+---@return any ...
+function stream_methods:next()
+  if self._is_over then
+    return nil
+  end
+  return received(self, core.piece(self._op))
+end
+
+Stream.__call = stream_methods.next
+
+--- Cancels what still runs: no more pieces come.
+function stream_methods:close()
+  self._is_over = true
+  task.op_cancel(self._op)
+end
+
+local function close_if_used(weak)
+  local self = weak[1]
+  if self then
+    self:close()
+  end
+end
+
+--- Runs fn(...) in a state of the pool; what it yields comes out of the iterator, piece by piece:
+--- no more than 16 pieces, or a megabyte and one piece, are under way. The loop's request, or the
+--- iterator's `close`, cancels it; so does the collector some time after the loop was left.
+---
+---     for line, number in pool:stream(read_lines, path) do … end
+---
+---@param fn function|string calls coroutine.yield(value, …), the first value not nil
+---@param ... any
+---@return fasterlua.PoolStream
+function methods:stream(fn, ...)
+  check_job(fn)
+  local op, problem = core.run(self._number, "stream", nil, fn, ...)
+  if not op then
+    error(setmetatable(problem, PoolError), 0)
+  end
+  local stream = setmetatable(
+    { _op = op, _result = from_op(op), _guard = core.guard(op), _is_over = false }, Stream)
+  if core.is_in_request() then
+    task.at_end(close_if_used, setmetatable({ stream }, { __mode = "v" }))
+  end
+  return stream
+end
+
 ---@class fasterlua.PoolStats
 ---@field size integer
 ---@field threads integer that there are now
@@ -256,11 +339,38 @@ end
 ---@field overhead number share of `crossing` in both
 ---@field waits integer[] [n]: jobs that waited for less than 2^(n-1) microseconds
 ---@field runs integer[] the same of the time that they ran
+---@field costs integer[] the same of jobs that ran for less than 1 ms: waiting and crossing
+---@field wait_p50 number seconds that half of all jobs waited at most; nil before the first
+---@field wait_p99 number
+---@field run_p50 number
+---@field run_p99 number
+---@field crossover number seconds: what runs for longer than this takes longer itself than being
+---  sent here (the median cost of short jobs); nil before the first
+
+-- The value below which that share of a histogram lies, in seconds: bucket n ends at 2^(n-1) µs,
+-- between its ends the values are taken to lie evenly.
+local function quantile(buckets, share)
+  local total, below = 0, 0
+  for index = 1, #buckets do
+    total = total + buckets[index]
+  end
+  for index = 1, #buckets do
+    local count = buckets[index]
+    if count > 0 and below + count >= share * total then
+      local from, to = index > 1 and 2 ^ (index - 2) or 0, 2 ^ (index - 1)
+      return (from + (to - from) * (share * total - below) / count) * 1e-6
+    end
+    below = below + count
+  end
+end
 
 --- What the pool does and has done.
 ---@return fasterlua.PoolStats
 function methods:stats()
   local stats = core.stats(self._number)
+  stats.wait_p50, stats.wait_p99 = quantile(stats.waits, 0.5), quantile(stats.waits, 0.99)
+  stats.run_p50, stats.run_p99 = quantile(stats.runs, 0.5), quantile(stats.runs, 0.99)
+  stats.crossover = quantile(stats.costs, 0.5)
   local total = stats.running + stats.crossing
   stats.overhead = total > 0 and stats.crossing / total or 0
   return stats
@@ -305,6 +415,18 @@ end
 ---@return fasterlua.Pool
 function pool.default(name)
   return default(name)
+end
+
+---@class fasterlua.Here
+---@field process integer its id
+---@field thread integer the id of the thread, as the system's tools show it
+---@field pool string|nil the name of the pool whose state this is
+
+--- Where the caller runs.
+---@return fasterlua.Here
+function pool.here()
+  local process, thread, name = core.here()
+  return { process = process, thread = thread, pool = name }
 end
 
 --- The number by which the server knows the pool: for the route option `run_in`.

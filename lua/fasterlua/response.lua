@@ -359,6 +359,43 @@ response.http_error = guarded(function(status, detail, headers)
   return setmetatable({ status = status, detail = detail, headers = headers }, HttpError)
 end)
 
+local function crossing_headers(headers)
+  if headers == nil then
+    return nil
+  end
+  local map = {}
+  for _, name, value in response.headers(headers):each() do
+    map[name] = map[name] or {}
+    table.insert(map[name], value)
+  end
+  return map
+end
+
+function HttpError.__crossing(self)
+  return "fasterlua.response", "http_error", self.status, self.detail,
+    crossing_headers(self.headers)
+end
+
+function Response.__crossing(self)
+  if rawget(self, "stream") then
+    error("fl.stream cannot cross to another state", 0)
+  end
+  return "fasterlua.response", "response", self.status, self.body, crossing_headers(self.headers)
+end
+
+--- What an HttpError or a Response of another state becomes here.
+---@param kind "http_error"|"response"
+---@param status integer
+---@param value any
+---@param headers? table
+---@return fasterlua.HttpError|fasterlua.Response
+function response.from_crossing(kind, status, value, headers)
+  if kind == "http_error" then
+    return setmetatable({ status = status, detail = value, headers = headers }, HttpError)
+  end
+  return new(status, response.headers(headers), value)
+end
+
 --- Whether the value is a Response.
 ---@param value any
 ---@return boolean
