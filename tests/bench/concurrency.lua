@@ -44,6 +44,7 @@ local function start_load(place, server, mode, options)
   local argv = { place.build .. "/bench/load", mode, "127.0.0.1:" .. server.port }
   for key, value in pairs(options) do argv[#argv + 1] = key .. "=" .. tostring(value) end
   local output = ("%s/load-%s"):format(place.temporary, mode)
+  os.remove(output) -- of the round before
   return { pid = process.spawn { argv = argv, output = output }, output = output }
 end
 

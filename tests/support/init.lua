@@ -72,9 +72,13 @@ function M.eventually(fn, seconds)
   return value or error("still " .. tostring(value) .. " after waiting", 2)
 end
 
+---@class support.checks
+---@field leaks boolean? false: no leak check
+---@field warm_up fun(server: support.server)? makes what stays once it is there: pools' threads
+
 ---A describe block with one server for its tests, checked for leaks after each of them.
 ---@param title string
----@param options support.options|{ leaks: boolean? }|fun(): table leaks = false: no leak check
+---@param options support.options|support.checks|fun(): table
 ---@param define fun(get_server: fun(): support.server)
 function M.describe_server(title, options, define)
   local server, before
@@ -82,6 +86,9 @@ function M.describe_server(title, options, define)
     busted.strict_setup(function()
       options = type(options) == "function" and options() or options
       server = Server.start(options)
+      if options.warm_up then
+        options.warm_up(server)
+      end
       if options.leaks ~= false then
         server:metrics()
         before = leak.snapshot(server)
