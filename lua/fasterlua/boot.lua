@@ -7,6 +7,7 @@ local app = require "fasterlua.app"
 local chain = require "fasterlua.middleware.chain"
 local core_log = require "fasterlua.core.log"
 local future = require "fasterlua.future"
+local globals = require "fasterlua.globals"
 local guards = require "fasterlua.guards"
 local router = require "fasterlua.router"
 local url = require "fasterlua.url"
@@ -142,6 +143,9 @@ function boot.load(chunk, name, settings)
     handlers = self._error_handlers,
     is_development = settings.environment == "development",
   }
+  if policy.is_development then
+    globals.watch()
+  end
   local has_fallback = #self._middlewares > 0 or next(policy.handlers) ~= nil
   return {
     routes = loaded_routes(self, policy),
