@@ -74,7 +74,7 @@ local kinds = {
   end,
   compiled = function() compute(2) end,
   c_call = function()
-    return (("a"):rep(1500):find "a-a-b") -- seconds, in one call
+    return (("a"):rep(1000):find "a-a-b") -- seconds, in one call
   end,
   pcalls = function()
     local stop = wall() + 2
@@ -268,7 +268,7 @@ app:get("/recycled-with-tasks", function()
   local recycling = pool("recycling2",
     { size = 1, recycle_after = 1, timeout = 0.3 })
   for i = 1, 3 do
-    await(recycling:run(function()
+    await(recycling:run_within(5, function()
       fl.background(function()
         local _, err = pcall(fl.await, fl.sleep(60))
         fl.log.info("background of a recycled state: " .. tostring(err))
