@@ -32,14 +32,17 @@ app:get("/raised-value", function()
         { __tostring = function(self) return "odd thing" end }))
     end),
     caught_run(own, function()
-      error(setmetatable({ kind = "odd" }, { __tostring = function() return "told by tostring" end }))
+      local text = { __tostring = function() return "told by tostring" end }
+      error(setmetatable({ kind = "odd" }, text))
     end) }
 end)
 app:get("/raised-status", function()
   return await(own:run(function() error { kind = "teapot", status = 418, message = "short" } end))
 end)
 app:get("/http-error", function()
-  return await(own:run(function() error(fl.http_error(404, { what = "gone" }, { ["X-A"] = "b" })) end))
+  return await(own:run(function()
+    error(fl.http_error(404, { what = "gone" }, { ["X-A"] = "b" }))
+  end))
 end)
 app:get("/http-error-returned", function()
   return await(own:run(function() return fl.http_error(409, "taken") end))
@@ -79,7 +82,10 @@ local kinds = {
   pcalls = function()
     local stop = wall() + 2
     while wall() < stop do
-      pcall(function() local t = {} for i = 1, 100 do t[i] = ("%d"):format(i):gsub("1", "2") end end)
+      pcall(function()
+        local list = {}
+        for i = 1, 100 do list[i] = ("%d"):format(i):gsub("1", "2") end
+      end)
     end
   end,
   await_pcalls = function()
@@ -306,8 +312,7 @@ support.describe_server("a job of a pool", { app = failure_app }, function(get_s
   it("that fails is logged with its traceback and that of who awaited it", function()
     assert.equal(500, get_server():get("/raised").status)
     local log = get_server():wait_log 'route="GET /raised".*'
-    assert.matches("shapes.lua:%d+: a shape fails.*shapes.lua:%d+: in function.*awaited by.*app.lua:",
-      log)
+    assert.matches("shapes.lua:%d+: a shape fails.*shapes.lua:%d+: in .*awaited by.*app.lua:", log)
     assert.equal(500, get_server():get("/raised-later").status)
     log = get_server():log():match("GET /raised%-later.*")
     assert.matches("later\n", log, 1, true)
@@ -323,8 +328,8 @@ support.describe_server("a job of a pool", { app = failure_app }, function(get_s
     assert.is_nil(results[4].kind)
     assert.same({ ok = false, kind = "odd", status = 409, text = "strange", message = "strange" },
       results[5])
-    assert.same({ ok = false, kind = "odd", text = "told by tostring", message = "told by tostring" },
-      results[6])
+    assert.same({ ok = false, kind = "odd", text = "told by tostring",
+      message = "told by tostring" }, results[6])
   end)
 
   it("may say which status its error has", function()

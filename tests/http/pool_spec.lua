@@ -87,7 +87,8 @@ app:get("/fifty", function()
 end)
 app:get("/holes", function()
   local function pack(...) return { n = select("#", ...), ... } end
-  local back = pack(await(own:run(function(...) return select("#", ...), ... end, nil, 1, nil, nil)))
+  local function count(...) return select("#", ...), ... end
+  local back = pack(await(own:run(count, nil, 1, nil, nil)))
   return { back.n, back[1], back[2] == nil, back[3], back[4] == nil, back[5] == nil }
 end)
 app:get("/many-results", function()
@@ -153,7 +154,8 @@ app:get("/upvalues-anew", function()
   return { first, await(own:run(bump)), count }
 end)
 app:get("/recursion", function()
-  return { await(own:run(factorial, 10)), await(own:run(is_even, 101)), await(own:run(is_even, 102)) }
+  local list = { own:run(factorial, 10), own:run(is_even, 101), own:run(is_even, 102) }
+  return await(gather(list))
 end)
 app:get("/module-function", function() return await(own:run(shapes.area, 6, 7)) end)
 app:get("/module-upvalue", function()
@@ -359,7 +361,10 @@ app:get("/spawned-end", function()
 end)
 app:get("/background", function()
   return await(one:run(function()
-    fl.background(function(text) fl.await(fl.sleep(0.02)) fl.log.info(text) end, "in the background")
+    fl.background(function(text)
+      fl.await(fl.sleep(0.02))
+      fl.log.info(text)
+    end, "in the background")
     fl.detach(function() fl.await(fl.sleep(0.05)) fl.log.info "detached in a pool" end)
     return "answered"
   end))
@@ -478,7 +483,8 @@ support.describe_server("a pool", { app = concurrency_app }, function(get_server
     assert.is_true(result.busy >= 1)
   end)
 
-  for title, query in pairs { ["at once"] = "seconds=0.002", ["one by one"] = "seconds=0&alone=1" } do
+  for title, query in pairs { ["at once"] = "seconds=0.002",
+    ["one by one"] = "seconds=0&alone=1" } do
     it("shares equal jobs out to within a tenth, " .. title, function()
       local shares = json(get_server(), "/shares?" .. query)
       assert.equal(2, #shares)

@@ -80,8 +80,9 @@ app:get("/awaits", function()
 end)
 app:get("/next", function()
   local stream = own:stream(numbers, 1, 2)
-  local list = { (stream:next()), (stream:next()), tostring(stream:next()), tostring(stream:next()) }
-  return list
+  local first, second = stream:next(), nil
+  second = stream:next()
+  return { first, second, tostring(stream:next()), tostring(stream:next()) }
 end)
 app:get("/pressure", function(req)
   local stream = own:stream(counted, tonumber(req.query.size))
@@ -144,9 +145,11 @@ app:get("/raised-kind", function()
   return result
 end)
 app:get("/cannot-cross", function()
-  return { caught(function() for _ in own:stream(function() coroutine.yield(print) end) do end end),
-    caught(function() for _ in own:stream(function() coroutine.yield(nil) end) do end end),
-    caught(function() for _ in own:stream(function() coroutine.yield(1, { a = newproxy() }) end) do end end) }
+  local function read(fn)
+    return caught(function() for _ in own:stream(fn) do end end)
+  end
+  return { read(function() coroutine.yield(print) end), read(function() coroutine.yield(nil) end),
+    read(function() coroutine.yield(1, { a = newproxy() }) end) }
 end)
 app:get("/timeout", function()
   local brief = pool("brief", { size = 1, timeout = 0.1 })

@@ -41,8 +41,11 @@ app:on_error("odd", function(req, err) return { odd = err.message }, 418 end)
 for name, place in pairs(places) do
   local in_pool = { run_in = place }
   local prefix = "/" .. name
-  app:get(prefix .. "/here", in_pool, function() return { pool = fl.here().pool, started = started } end)
-  app:get(prefix .. "/items/{id:int}/{name}", { run_in = place, name = name .. "_item" }, function(req)
+  app:get(prefix .. "/here", in_pool, function()
+    return { pool = fl.here().pool, started = started }
+  end)
+  local named = { run_in = place, name = name .. "_item" }
+  app:get(prefix .. "/items/{id:int}/{name}", named, function(req)
     return {
       method = req.method, url = req.url, path = req.path, id = req.params.id,
       name = req.params.name, q = req.query.q, header = req.headers["x-test"],
@@ -56,7 +59,8 @@ for name, place in pairs(places) do
   end)
   app:post(prefix .. "/json", in_pool, function(req) return { got = req:json() } end)
   app:post(prefix .. "/form", in_pool, function(req) return req:form() end)
-  app:post(prefix .. "/text", { run_in = place, max_body = 6e6 }, function(req) return req:text() end)
+  local large = { run_in = place, max_body = 6e6 }
+  app:post(prefix .. "/text", large, function(req) return req:text() end)
   app:post(prefix .. "/chunks", in_pool, function(req)
     local sizes = 0
     for chunk in req:chunks() do sizes = sizes + #chunk end
@@ -71,10 +75,15 @@ for name, place in pairs(places) do
   end)
   app:get(prefix .. "/awaits", in_pool, function()
     local a, b = await(gather(fl.sleep(0.01), spawn(function() return "spawned" end)))
-    fl.background(function() await(fl.sleep(0.01)) fl.log.info("background in " .. fl.here().pool) end)
+    fl.background(function()
+      await(fl.sleep(0.01))
+      fl.log.info("background in " .. fl.here().pool)
+    end)
     return { a == nil, b }
   end)
-  app:get(prefix .. "/status/{status:int}", in_pool, function(req) return nil, req.params.status end)
+  app:get(prefix .. "/status/{status:int}", in_pool, function(req)
+    return nil, req.params.status
+  end)
   app:get(prefix .. "/not-modified", in_pool, function()
     return fl.response(nil, { status = 304, headers = { ETag = '"x"' } })
   end)
@@ -152,7 +161,8 @@ support.describe_server("a route that runs in a pool",
       it("reads bodies: JSON, forms, text, chunks", function()
         local server = get_server()
         local prefix = "/" .. place
-        assert.same({ got = { a = { 1, 2 } } }, server:post(prefix .. "/json", { a = { 1, 2 } }):json())
+        local response = server:post(prefix .. "/json", { a = { 1, 2 } })
+        assert.same({ got = { a = { 1, 2 } } }, response:json())
         assert.same({ a = "1", b = "x y" }, server:post(prefix .. "/form", "a=1&b=x+y",
           { ["Content-Type"] = "application/x-www-form-urlencoded" }):json())
         assert.equal("a\0b", server:post(prefix .. "/text", "a\0b").body)
@@ -230,7 +240,8 @@ support.describe_server("a route that runs in a pool",
         assert.equal(500, response.status)
         assert.same({ detail = "Internal Server Error" }, response:json())
         local id = response.headers["x-request-id"]
-        local log = get_server():wait_log('[^\n]*route="GET /' .. place .. '/error".-app%.lua:%d+: in')
+        local log = get_server():wait_log('[^\n]*route="GET /' .. place
+          .. '/error".-app%.lua:%d+: in')
         assert.matches("a handler in a pool fails", log, 1, true)
         assert.matches("request_id=" .. id, log, 1, true)
         assert.equal(500, get("/cannot").status)
@@ -287,7 +298,8 @@ support.describe_server("a route that runs in a pool",
   it("asks for the body it expects, and refuses a large one before anything runs", function()
     local server = get_server()
     local client = server:connect()
-    client:send("POST /own/text HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    client:send("POST /own/text HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+      .. "Expect: 100-continue\r\n\r\n")
     assert.equal(100, client:response().status)
     client:send("hello")
     assert.equal("hello", client:response().body)
@@ -303,13 +315,13 @@ support.describe_server("a route that runs in a pool",
 
   it("is dropped when the client of a GET leaves; a POST runs on", function()
     local server = get_server()
-    local busy, leaving = {}, nil
+    local busy = {}
     for i = 1, 2 do
       busy[i] = server:connect()
       busy[i]:send(raw:format("/own/slow/400"))
     end
     support.eventually(function() return json(server, "/stats").busy == 2 end)
-    leaving = server:connect()
+    local leaving = server:connect()
     leaving:send(raw:format("/own/slow/7"))
     support.eventually(function() return json(server, "/stats").queued == 1 end)
     leaving:reset()
@@ -377,7 +389,7 @@ describe("an app's hooks", function()
     server:stop()
   end)
 
-  it("that fail are logged; the request is answered with 500 and the next one tries again", function()
+  it("that fail are logged; the request gets 500 and the next one tries again", function()
     local server = support.start { app = app [==[
       local own = pool("own", { size = 1 })
       app:on_start(function()
@@ -408,7 +420,9 @@ describe("a server that ends while jobs run", function()
   local ending_app = app [==[
     local own = pool("own", { size = 2 })
     app:get("/slow", { run_in = own }, function() await(fl.sleep(0.4)) return "slow" end)
-    app:get("/job", function() return await(own:run(function() fl.await(fl.sleep(0.4)) return "job" end)) end)
+    app:get("/job", function()
+      return await(own:run(function() fl.await(fl.sleep(0.4)) return "job" end))
+    end)
     app:get("/forever", function() return await(own:run(function() fl.await(fl.sleep(60)) end)) end)
     app:get("/stuck", function() return await(own:run_within(60, compute, 60)) end)
   ]==]

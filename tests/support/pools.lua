@@ -2,8 +2,8 @@
 --
 --     local app = pools.app [[ app:get("/", function() return await(pool("x"):run(wall)) end) ]]
 --
--- The prelude has `fl`, `app`, `await` …, and modules `shapes` and `clock`, whose functions cross by
--- name.
+-- The prelude has `fl`, `app`, `await` …, and modules `shapes` and `clock`, whose functions cross
+-- by name.
 
 local M = {}
 
@@ -104,7 +104,8 @@ end
 ---@param text string
 ---@return table<string, string> files
 function M.app(text)
-  return { ["shapes.lua"] = shapes, ["clock.lua"] = clock, ["app.lua"] = prelude .. text .. "\nreturn app\n" }
+  return { ["shapes.lua"] = shapes, ["clock.lua"] = clock,
+    ["app.lua"] = prelude .. text .. "\nreturn app\n" }
 end
 
 ---The value that a server answers as JSON; raises its log when it does not.
