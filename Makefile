@@ -73,7 +73,7 @@ WERROR ?=
 FUZZ_RUNS ?= 100000
 FUZZ_SECONDS ?= 20
 TSAN_ONLY ?= core/mailbox core/claim core/log core/metrics core/admin core/ledger http/threads http/exec http/fs \
-    http/log http/admin http/await http/stream
+    http/log http/admin http/await http/stream http/pool http/run_in
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm

@@ -16,8 +16,7 @@
 #define NOTICE 20000000u
 #define INTERRUPTION 50000000u
 #define WAY_OUT 500000000u
-#define OVERDUE 10000000u /* ns that a job has lain in the queue: is there really nobody for it?   \
-                           */
+#define OVERDUE 10000000u /* ns that a job has lain in the queue */
 #define SHORT 1000000u    /* ns: what such a job costs is mostly the sending */
 #define FIRST_NUMBER 1024 /* of a pool's thread: there are fewer web threads */
 #define LAST_NUMBER 65535 /* a request's number has 16 bits for its thread */

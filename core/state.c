@@ -442,6 +442,9 @@ void fl_state_free(fl_state *state)
     }
     if (state->L) {
         fl_task_free_all(state);
+        /* its own allocator again: only to that one does it give back the pages as a whole */
+        if (state->memory.allocate)
+            lua_setallocf(state->L, state->memory.allocate, state->memory.data);
         lua_close(state->L);
     }
     fl_router_free(state->router);

@@ -1,0 +1,123 @@
+-- pools: what the specs of pools share: an app's prelude.
+--
+--     local app = pools.app [[ app:get("/", function() return await(pool("x"):run(wall)) end) ]]
+--
+-- The prelude has `fl`, `app`, `await` …, and modules `shapes` and `clock`, whose functions cross
+-- by name.
+
+local M = {}
+
+local shapes = [[
+local shapes = { loaded = 0 }
+local hidden = { count = 0 }
+function shapes.area(width, height) return width * height end
+function shapes.count() hidden.count = hidden.count + 1 return hidden.count end
+function shapes.pieces(from, to) for i = from, to do coroutine.yield(i) end end
+function shapes.fail() error "a shape fails" end
+shapes.name = "shapes"
+return shapes
+]]
+
+local clock = [[
+local ffi = require "ffi"
+ffi.cdef "typedef struct { long s, ns; } fl_spec_time; int clock_gettime(int, fl_spec_time *);"
+local clock = {}
+function clock.now()
+  local time = ffi.new "fl_spec_time"
+  ffi.C.clock_gettime(1, time)
+  return tonumber(time.s) + tonumber(time.ns) / 1e9
+end
+return clock
+]]
+
+local prelude = [[
+local fl = require "fasterlua"
+local shapes = require "shapes"
+local await, gather, spawn = fl.await, fl.gather, fl.spawn
+local app = fl.app { title = "pools" }
+
+local function pool(name, options)
+  options = options or {}
+  options.name = name
+  return fl.state_pool(options)
+end
+
+local wall = require("clock").now
+
+local function work(rounds)
+  local x = 0
+  for i = 1, rounds do x = (x * 31 + i) % 1000003 end
+  return x
+end
+
+-- Compiled code that looks at the clock now and then, so it ends by itself.
+local function compute(seconds)
+  local stop = wall() + seconds
+  repeat work(100000) until wall() > stop
+end
+
+local function caught(fn, ...)
+  local ok, err = pcall(fn, ...)
+  if ok then return { ok = true, value = err } end
+  if type(err) ~= "table" then return { ok = false, text = tostring(err) } end
+  return { ok = false, kind = err.kind, status = err.status, text = tostring(err),
+    message = rawget(err, "message") }
+end
+
+local function caught_run(own, ...)
+  return caught(function(...) return await(own:run(...)) end, ...)
+end
+
+local function ids(own, seconds)
+  local list = {}
+  for i = 1, own:stats().size do
+    list[i] = own:run(function(time)
+      fl.await(fl.sleep(time))
+      return fl.here().thread
+    end, seconds or 0.05)
+  end
+  local seen, count = {}, 0
+  for _, id in ipairs(await(gather(list))) do
+    if not seen[id] then seen[id], count = true, count + 1 end
+  end
+  return count
+end
+
+-- Threads that are started on demand stay: all of them are there before the first test.
+local function warm(...)
+  local pools = { ... }
+  app:on_start(function()
+    for _, own in ipairs(pools) do
+      while ids(own) < own:stats().size do end
+    end
+  end)
+end
+
+local function until_true(fn, seconds)
+  local stop = wall() + (seconds or 5)
+  while not fn() and wall() < stop do await(fl.sleep(0.01)) end
+  return fn()
+end
+]]
+
+---An app that serves what `text` adds to the prelude.
+---@param text string
+---@return table<string, string> files
+function M.app(text)
+  return { ["shapes.lua"] = shapes, ["clock.lua"] = clock,
+    ["app.lua"] = prelude .. text .. "\nreturn app\n" }
+end
+
+---The value that a server answers as JSON; raises its log when it does not.
+---@param server support.server
+---@param path string
+---@return any
+function M.json(server, path)
+  local response = server:get(path)
+  if response.status ~= 200 then
+    error(("%s: %d %s\n%s"):format(path, response.status, response.body, server:log()), 2)
+  end
+  return response:json()
+end
+
+return M
