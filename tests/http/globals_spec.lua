@@ -1,4 +1,4 @@
--- A global that a request assigns is seen by its own Lua state only: in development the log says so.
+-- A global that a request assigns is seen by its own Lua state only: development tells of it.
 
 local support = require "support"
 
