@@ -491,6 +491,8 @@ static void put_process(fl_buffer *out, const fl_process_metrics *process)
                process->restarts);
     put_single(out, "fasterlua_log_dropped_total", "counter",
                "Log lines dropped because stdout was blocked or gone.", process->log_dropped);
+    put_single(out, "fasterlua_spare_threads", "gauge",
+               "Web threads that stand by for one that is stuck.", process->spare_threads);
     put_single(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970.",
                process->start_time_unix);
     if (pages > 0)

@@ -281,6 +281,7 @@ static void render_metrics(void *data, fl_buffer *body)
     fl_process_metrics process = {.restarts = server->restarts,
                                   .log_dropped = fl_log_dropped(server->log),
                                   .start_time_unix = (uint64_t)server->start_time,
+                                  .spare_threads = fl_spares_has_parked(server->spares),
                                   .version = FL_VERSION};
     fl_metrics_render(server->metrics, &process, body);
     fl_pools_render(server->pools, body);

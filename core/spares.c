@@ -164,6 +164,14 @@ unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest)
     return count;
 }
 
+bool fl_spares_has_parked(fl_spares *spares)
+{
+    pthread_mutex_lock(&spares->lock);
+    bool has = spares->spare != NULL;
+    pthread_mutex_unlock(&spares->lock);
+    return has;
+}
+
 uint64_t fl_spares_evacuations(fl_spares *spares)
 {
     return atomic_load(&spares->evacuations);

@@ -33,6 +33,8 @@ void fl_spares_loaded(fl_spares *spares, unsigned app, bool loaded);
 void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
                      const fl_evacuation *done);
 
+bool fl_spares_has_parked(fl_spares *spares); /* any thread */
+
 /* Any thread: since the process began. */
 uint64_t fl_spares_evacuations(fl_spares *spares);
 

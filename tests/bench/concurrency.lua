@@ -1,5 +1,5 @@
--- The experiment of apps/concurrency: N requests at once that wait for 2 s (/async), or that block for
--- 2 s (/sync), here and in FastAPI, which keeps 40 threads for the latter.
+-- The experiment of apps/concurrency: N requests at once that wait for 2 s (/async), or that block
+-- for 2 s (/sync), here and in FastAPI, which keeps 40 threads for the latter.
 --
 --     luajit tests/bench/concurrency.lua                 all of it: some four minutes
 --     luajit tests/bench/concurrency.lua --only fasterlua --rounds 1
