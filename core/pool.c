@@ -11,6 +11,8 @@
 #include "pool_thread.h"
 #include "server.h"
 
+#define CALLED_AT_ONCE 16 /* jobs that may come before a thread is called for them */
+
 /* ns after its deadline that a job has to notice, and then to be stopped by a signal; one that is
  * awaiting or being packed, to which no signal is sent, is on its way out and has longer */
 #define NOTICE 20000000u
@@ -30,6 +32,7 @@ struct fl_pool {
     fl_pool_thread *threads;
     fl_pool_thread *idle, **idle_last; /* in the order in which they are to be used */
     unsigned thread_count;
+    unsigned uncalled; /* jobs for which no thread has been called yet */
     bool closed;
     fl_pool_stats stats;
     uint64_t window; /* ns, when the present window of retirements began */
@@ -360,13 +363,20 @@ static bool is_full(const fl_pool *pool)
     return (uint64_t)pool->stats.busy + pool->stats.queued >= most;
 }
 
-static int submit_locked(fl_pool *pool, fl_job *job)
+/* A thread for each job that came since the last call. */
+static void call_threads(fl_pool *pool)
+{
+    for (; pool->uncalled > 0; pool->uncalled--) provide_thread(pool);
+}
+
+static int submit_locked(fl_pool *pool, fl_job *job, bool more)
 {
     if (pool->closed) return UV_ECANCELED;
     if (is_full(pool)) return refuse(pool, UV_ENOBUFS);
     fl_job_hold(job);
     enqueue(pool, job);
-    provide_thread(pool);
+    pool->uncalled++;
+    if (!more || pool->uncalled >= CALLED_AT_ONCE) call_threads(pool);
     if (pool->thread_count > 0) {
         pool->stats.submitted++;
         return 0;
@@ -377,13 +387,20 @@ static int submit_locked(fl_pool *pool, fl_job *job)
     return refuse(pool, UV_EAGAIN);
 }
 
-int fl_pool_submit(fl_pool *pool, fl_job *job)
+int fl_pool_submit(fl_pool *pool, fl_job *job, bool more)
 {
     job->submitted = uv_hrtime();
     pthread_mutex_lock(&pool->lock);
-    int status = submit_locked(pool, job);
+    int status = submit_locked(pool, job, more);
     pthread_mutex_unlock(&pool->lock);
     return status;
+}
+
+void fl_pool_call(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    call_threads(pool);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 static bool is_timeout(const char *reason)

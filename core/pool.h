@@ -72,10 +72,14 @@ unsigned fl_pool_number(const fl_pool *pool);
 unsigned fl_pool_app(const fl_pool *pool);         /* whose it is; UINT_MAX: everybody's */
 unsigned fl_pool_new_thread_number(fl_pool *pool); /* unlike that of any web thread */
 
-/* Queues the job, which the pool then holds too. 0, UV_ENOBUFS: the queue is full, UV_EAGAIN: it
- * has no thread, because too many had to be retired or none can be started, UV_ECANCELED: the pool
- * is closed. */
-int fl_pool_submit(fl_pool *pool, fl_job *job);
+/* Queues the job, which the pool then holds too. `more`: the caller is about to submit more jobs,
+ * so that it may be cheaper to call a thread for several at once; it has to call fl_pool_call soon.
+ * 0, UV_ENOBUFS: the queue is full, UV_EAGAIN: it has no thread, because too many had to be retired
+ * or none can be started, UV_ECANCELED: the pool is closed. */
+int fl_pool_submit(fl_pool *pool, fl_job *job, bool more);
+
+/* After a submission that said `more`: the caller has no more for now. */
+void fl_pool_call(fl_pool *pool);
 
 /* Nobody waits for it any more. Not started, it never runs; started, it ends at its next await.
  * `reason` is static text. */

@@ -141,7 +141,7 @@ static fl_job *job_new(fl_request *request)
 void fl_remote_submit(fl_request *request)
 {
     fl_job *job = job_new(request);
-    int status = job ? fl_pool_submit(job->pool, job) : UV_ENOMEM;
+    int status = job ? fl_pool_submit(job->pool, job, false) : UV_ENOMEM;
     if (status < 0) {
         if (job) fl_job_release(job);
         fl_handler_fail(request, 503);

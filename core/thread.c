@@ -69,6 +69,20 @@ void fl_thread_task_ready(fl_thread *thread)
     uv_idle_start(&thread->idle, idle_turn);
 }
 
+static void settle(fl_thread *thread)
+{
+    void (*call)(void *) = thread->owed;
+    thread->owed = NULL;
+    if (call) call(thread->owed_data);
+}
+
+void fl_thread_owe(fl_thread *thread, void (*call)(void *data), void *data)
+{
+    if (thread->owed && (thread->owed != call || thread->owed_data != data)) settle(thread);
+    thread->owed = call;
+    thread->owed_data = data;
+}
+
 static void free_discarded(fl_thread *thread)
 {
     fl_state **link = &thread->discarded;
@@ -104,6 +118,7 @@ static void run_ready(fl_thread *thread)
     }
     if (thread->discarded) left |= run_discarded(thread);
     if (!left) uv_idle_stop(&thread->idle);
+    settle(thread);
 }
 
 static void tell_again(fl_deadline *deadline)

@@ -68,10 +68,12 @@ struct fl_thread {
 
     fl_state **states; /* one per app, in the server's order; NULL: not made yet */
     unsigned state_count;
-    fl_state *discarded; /* not needed any more; freed when their tasks and ops have ended */
-    bool is_spare;       /* a web thread without a place: nothing of it is counted */
-    unsigned starting;   /* start hooks still running: nothing counts as stuck meanwhile */
-    bool draining;       /* somebody waits until requests and tasks have ended */
+    fl_state *discarded;      /* not needed any more; freed when their tasks and ops have ended */
+    bool is_spare;            /* a web thread without a place: nothing of it is counted */
+    void (*owed)(void *data); /* to be called when no task is ready any more */
+    void *owed_data;
+    unsigned starting; /* start hooks still running: nothing counts as stuck meanwhile */
+    bool draining;     /* somebody waits until requests and tasks have ended */
     void (*ended)(fl_thread *thread); /* while draining, whenever one of them has */
 
     fl_slots request_slots;
@@ -105,6 +107,8 @@ void fl_thread_end_loop(fl_thread *thread); /* closes states, mailbox and all ha
 void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
                               fl_deadline_callback callback); /* from now */
 void fl_thread_task_ready(fl_thread *thread);                 /* something is in a run queue */
+/* Something that may wait until the tasks that are ready have run; one thing at a time. */
+void fl_thread_owe(fl_thread *thread, void (*call)(void *data), void *data);
 const char *fl_thread_date(fl_thread *thread);
 void fl_thread_tick(fl_thread *thread); /* now = the clock */
 

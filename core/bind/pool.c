@@ -252,12 +252,19 @@ static void start_deadline(pool_op *self)
                              end / 1000000 - uv_now(&state->thread->loop), waited_too_long);
 }
 
+static void call_pool(void *pool)
+{
+    fl_pool_call(pool);
+}
+
 static int submit(pool_op *self)
 {
     fl_thread *thread = self->op.state->thread;
     fl_claim_take(&thread->claim);
     self->job->waiter = self;
-    int status = fl_pool_submit(self->job->pool, self->job);
+    bool more = self->op.state->ready != NULL; /* tasks which may well send jobs, too */
+    int status = fl_pool_submit(self->job->pool, self->job, more);
+    if (status == 0 && more) fl_thread_owe(thread, call_pool, self->job->pool);
     if (status < 0) {
         self->job->waiter = NULL;
         fl_op_done(&self->op);
