@@ -376,7 +376,8 @@ static int submit_locked(fl_pool *pool, fl_job *job, bool more)
     fl_job_hold(job);
     enqueue(pool, job);
     pool->uncalled++;
-    if (!more || pool->uncalled >= CALLED_AT_ONCE) call_threads(pool);
+    bool now = !more || pool->uncalled >= CALLED_AT_ONCE || pool->thread_count == 0;
+    if (now) call_threads(pool);
     if (pool->thread_count > 0) {
         pool->stats.submitted++;
         return 0;
