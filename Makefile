@@ -133,7 +133,7 @@ c_files = $(c_sources) $(wildcard core/*.h core/*/*.h tests/*/*.h)
 lua_files = $(wildcard lua apps conf tests) \
     $(shell grep -ls '^\#!.*luajit' tests/run tests/bench/run)
 
-.PHONY: all serve test check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
+.PHONY: all serve test bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
         format asan tsan fuzz bench install uninstall clean check-fresh help FORCE
 
 all: $(BUILD)/fasterlua
@@ -228,8 +228,14 @@ fuzzers: $(fuzzers)
 
 bench:
 	$(call install_missing,run_packages test_packages bench_packages,$(start_no_services))
-	@$(MAKE) all bench-programs
+	@$(MAKE) all bench-programs bench-peers
 	@BUILD='$(BUILD)' tests/bench/run $(BENCH_FLAGS)
+
+# Peers from npm, where there is npm; the benchmark says what it skips.
+bench-peers:
+	@if command -v npm >/dev/null && [ ! -d $(BUILD)/bench/npm/node_modules ]; then \
+	    mkdir -p $(BUILD)/bench/npm && cp tests/bench/peers/package*.json $(BUILD)/bench/npm && \
+	    cd $(BUILD)/bench/npm && npm ci --ignore-scripts --omit=optional >/dev/null || true; fi
 
 bench-programs: $(bench_programs)
 	@:

@@ -142,6 +142,25 @@ function M.concurrency(place)
   return { ours, theirs }
 end
 
+--- What jobs.lua measures: one thread each.
+---@param place bench_place
+---@return bench_server ours
+---@return bench_server nginx
+function M.jobs(place)
+  local ours, peer = product(place), nginx(place)
+  ours.command = function(port)
+    return { place.build .. "/fasterlua", "serve", place.bench .. "/jobs", "--host", "127.0.0.1",
+      "--port", tostring(port), "--threads", "1", "--access-log", "off" }
+  end
+  peer.command = function(port)
+    local conf = place.temporary .. "/nginx_jobs.conf"
+    fill_template(place.bench .. "/peers/nginx_jobs.conf", conf,
+      { port = port, directory = place.temporary, peers = place.bench .. "/peers" })
+    return { find_program("nginx"), "-p", place.temporary, "-c", conf, "-g", "daemon off;" }
+  end
+  return ours, peer
+end
+
 --- All servers, the product first.
 ---@param place bench_place
 ---@return bench_server[]

@@ -1,0 +1,2 @@
+// The job of piscina.mjs.
+export default (value) => value;
