@@ -496,6 +496,14 @@ static int shared_is_draining(lua_State *L)
     return 1;
 }
 
+/* is_pooled() -> boolean: this state is one of a pool's   [-0, +1, -] */
+static int shared_is_pooled(lua_State *L)
+{
+    const fl_state *state = fl_state_of(L);
+    lua_pushboolean(L, state && state->is_pooled);
+    return 1;
+}
+
 /* has_request() -> boolean: the running task belongs to one that has not ended   [-0, +1, -] */
 static int shared_has_request(lua_State *L)
 {
@@ -542,6 +550,7 @@ static void push_functions(lua_State *L)
                                      {"check", lease_check},
                                      {"clock", shared_clock},
                                      {"is_draining", shared_is_draining},
+                                     {"is_pooled", shared_is_pooled},
                                      {"has_request", shared_has_request},
                                      {NULL, NULL}};
     lua_newtable(L);

@@ -231,11 +231,14 @@ local function prepare(job, app_name)
   job.due = due_after(job, now_of(job))
 end
 
---- Starts the timer of a state, and what is to be done once. Called by the start hook of a web
---- state, in a task.
+--- Starts the timer of a state, and what is to be done once. Called by the start hook, in a task;
+--- in a pool's state it does nothing.
 ---@param app fasterlua.App
 ---@param app_name string
 function schedule.start(app, app_name)
+  if core.is_pooled() then
+    return
+  end
   local dictionary, timed = core.open(DICTIONARY, BYTES), {}
   app_name = app_name:sub(1, 40)
   for _, job in ipairs(app._jobs) do

@@ -202,6 +202,27 @@ return app
   end)
 end)
 
+describe("a state of a pool", function()
+  it("runs no schedule, though it starts the app", function()
+    local server = support.start { settings = { threads = 1 }, app = [[
+local fl = require "fasterlua"
+local core = require "fasterlua.core.shared"
+local app = fl.app {}
+app:on_start(function() fl.log.info(core.is_pooled() and "started in a pool" or "started") end)
+app:every(0.05, function() fl.log.info(core.is_pooled() and "a run in a pool" or "a run") end)
+app:get("/", { run_in = "cpu" }, function() return "pooled" end)
+return app
+]] }
+    assert.equal("pooled", server:get("/").body)
+    server:wait_log("started in a pool")
+    sleep(1)
+    local log = server:log()
+    server:stop()
+    assert.matches("a run  ", log)
+    assert.is_nil(log:find("a run in a pool", 1, true))
+  end)
+end)
+
 describe("a job that is wrong", function()
   it("fails the start and says where", function()
     local server = support.start { wait = false, app = [[

@@ -67,6 +67,10 @@ function shared.clock() end
 ---@return boolean
 function shared.is_draining() end
 
+--- The state is one of a pool's, and not a web thread's.
+---@return boolean
+function shared.is_pooled() end
+
 --- The running task belongs to a request, or a job, that has not ended.
 ---@return boolean
 function shared.has_request() end
