@@ -80,6 +80,7 @@ return {
   write_buffer = "64KB", -- bytes of a streamed answer that wait for a slow reader
   read_ahead = "64KB", -- bytes read before the handler asks for them
   lua_memory = "256MB", -- of one Lua state
+  shared_memory = "64MB", -- for what all states share (fl.shared), in all server processes together
   exec_output = "1MB", -- output of a command that fl.exec keeps, per stream
 
   -- Handlers that hold their thread

@@ -143,17 +143,18 @@ static void process_ended(uv_process_t *process, int64_t status, int signal)
 static int spawn(fl_child *child, const fl_child_program *program, char **environment,
                  int control_fd, int ledger_fd)
 {
-    const int fds[] = {0, 1, 2, control_fd, ledger_fd};
-    uv_stdio_container_t stdio[5];
-    static_assert(FL_CONTROL_FD == 3 && FL_LEDGER_FD == 4, "the order of fds[]");
-    for (size_t i = 0; i < 5; i++)
+    const int fds[] = {0, 1, 2, control_fd, ledger_fd, program->segment_fd};
+    uv_stdio_container_t stdio[6];
+    static_assert(FL_CONTROL_FD == 3 && FL_LEDGER_FD == 4 && FL_SEGMENT_FD == 5,
+                  "the order of fds[]");
+    for (size_t i = 0; i < 6; i++)
         stdio[i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = fds[i]};
     uv_process_options_t options = {.exit_cb = process_ended,
                                     .file = program->path,
                                     .args = program->argv,
                                     .env = environment,
                                     .flags = UV_PROCESS_DETACHED,
-                                    .stdio_count = 5,
+                                    .stdio_count = 6,
                                     .stdio = stdio};
     child->open_handles++;
     return uv_spawn(program->loop, &child->process, &options);

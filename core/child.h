@@ -37,6 +37,7 @@ typedef struct fl_child_program { /* what is the same for all of them */
     char **argv;
     uint64_t started; /* when the supervisor was, ns; 0 once it serves: the child's own start */
     unsigned threads, slots; /* of the ledger */
+    int segment_fd;          /* the supervisor's */
 } fl_child_program;
 
 struct fl_child {

@@ -1,12 +1,13 @@
 /* control: the messages between the supervisor and a server process, over a SOCK_SEQPACKET pair.
  *
  * The supervisor starts `fasterlua` anew (exec, same arguments) with the pair's end as descriptor
- * FL_CONTROL_FD, the ledger's memory as FL_LEDGER_FD and FASTERLUA_SERVER="worker restarts
- * started_ns" in the environment (started_ns: CLOCK_MONOTONIC when the supervisor began, for the
- * banner). Order of a start: the server process loads every app, says LOADED; the supervisor then
- * binds (the first time) and sends LISTENERS; the server process accepts and says READY. It runs as
- * many web threads as the ledger was made for, which is how many listeners it gets. When loading
- * fails it says FAILED with the reason and exits with 3, and nothing was bound.
+ * FL_CONTROL_FD, the ledger's memory as FL_LEDGER_FD, the segment's as FL_SEGMENT_FD and
+ * FASTERLUA_SERVER="worker restarts started_ns" in the environment (started_ns: CLOCK_MONOTONIC
+ * when the supervisor began, for the banner). Order of a start: the server process loads every app,
+ * says LOADED; the supervisor then binds (the first time) and sends LISTENERS; the server process
+ * accepts and says READY. It runs as many web threads as the ledger was made for, which is how many
+ * listeners it gets. When loading fails it says FAILED with the reason and exits with 3, and
+ * nothing was bound.
  *
  * Ownership of listening sockets stays with the supervisor; the server process closes its copies.
  * When the pair closes, the server process drains as for STOP: the supervisor is gone. */
@@ -17,6 +18,7 @@
 
 #define FL_CONTROL_FD 3
 #define FL_LEDGER_FD 4
+#define FL_SEGMENT_FD 5
 #define FL_CONTROL_LISTENERS 64 /* descriptors in one message; more messages follow */
 #define FL_CONTROL_TEXT 4096
 #define FL_CONTROL_MORE "more"     /* another LISTENERS_SENT follows */

@@ -44,6 +44,7 @@ struct fl_server {
     const fl_settings *settings;
     fl_log *log;
     fl_ledger *ledger;
+    fl_segment *segment;
     fl_metrics *metrics;
     fl_pools *pools;
     fl_pool *cpu_pool, *blocking_pool;
@@ -203,6 +204,11 @@ uint64_t fl_server_in_flight(fl_server *server)
 fl_mailbox *fl_server_mailbox(fl_server *server)
 {
     return server->mailbox;
+}
+
+fl_segment *fl_server_segment(fl_server *server)
+{
+    return server->segment;
 }
 
 uv_loop_t *fl_server_loop(fl_server *server)
@@ -575,6 +581,7 @@ static int set_up(fl_server *server, char *why, size_t size)
     (void)signal(SIGHUP, SIG_IGN);
     (void)fcntl(FL_CONTROL_FD, F_SETFD, FD_CLOEXEC); /* what apps start must not speak for us */
     (void)fcntl(FL_LEDGER_FD, F_SETFD, FD_CLOEXEC);
+    (void)fcntl(FL_SEGMENT_FD, F_SETFD, FD_CLOEXEC);
     int status = fl_log_open_stdout(&server->log, settings->log_format, settings->log_level,
                                     settings->log_buffer);
     if (status == 0) status = fl_ledger_map(&server->ledger, FL_LEDGER_FD);
@@ -583,6 +590,8 @@ static int set_up(fl_server *server, char *why, size_t size)
         (void)snprintf(why, size, "%s", uv_strerror(status));
         return status;
     }
+    status = fl_segment_map(&server->segment, FL_SEGMENT_FD, why, size);
+    if (status < 0) return status;
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
@@ -644,6 +653,7 @@ static void tear_down(fl_server *server)
     fl_modules_free(server->modules);
     fl_metrics_free(server->metrics);
     fl_ledger_close(server->ledger);
+    fl_segment_close(server->segment);
     fl_log_close(server->log, LOG_PATIENCE);
     free((void *)server->apps);
     free((void *)server->webs);

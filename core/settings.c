@@ -76,6 +76,7 @@ static const field fields[] = {
     {TIME, MEMBER(exile)},
     {TIME, MEMBER(queue_delay)},
     {COUNT, MEMBER(lua_memory)},
+    {COUNT, MEMBER(shared_memory)},
     {TIME, MEMBER(drain)},
     {COUNT, MEMBER(file_threads)},
     {COUNT, MEMBER(exec_output)},

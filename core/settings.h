@@ -66,6 +66,8 @@ typedef struct fl_settings {
     uint64_t drain;        /* graceful stop */
     uint64_t file_threads; /* threads for files and name look-ups */
     uint64_t exec_output;  /* bytes of output fl.exec keeps, per stream */
+    /* for all server processes together */
+    uint64_t shared_memory; /* bytes of the segment */
 } fl_settings;
 
 /* Reads the merged table at `index`. Returns 0, UV_EINVAL with a Lua string naming the key pushed,

@@ -11,6 +11,7 @@
 #include "bind/log.h"
 #include "bind/pool.h"
 #include "bind/request.h"
+#include "bind/shared.h"
 #include "bind/text.h"
 #include "json.h"
 #include "modules.h"
@@ -58,6 +59,7 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.fs", fl_fs_module},
                                        {"fasterlua.core.exec", fl_exec_module},
                                        {"fasterlua.core.pool", fl_pool_module},
+                                       {"fasterlua.core.shared", fl_shared_module},
                                        {"fasterlua.json", fl_json_module},
                                        {"fasterlua.digest", fl_digest_module},
                                        {"fasterlua.compress", fl_compress_module},

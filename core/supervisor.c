@@ -13,6 +13,7 @@
 #include "cpus.h"
 #include "log.h"
 #include "notify.h"
+#include "segment.h"
 #include "sockets.h"
 #include "worker.h"
 
@@ -289,7 +290,8 @@ static void fill_context(supervisor *self, char **argv)
         .argv = argv,
         .started = uv_hrtime(),
         .threads = settings->threads ? (unsigned)settings->threads : fl_cpus_usable(),
-        .slots = slots > 0 ? slots : 1};
+        .slots = slots > 0 ? slots : 1,
+        .segment_fd = -1};
     self->context.drain = settings->drain / MILLISECOND;
     self->context.data = self;
     self->context.changed = advance;
@@ -310,6 +312,8 @@ static int set_up(supervisor *self, const fl_settings *settings, char **argv)
     if (!error)
         error = fl_log_open_stdout(&self->context.log, settings->log_format, settings->log_level,
                                    settings->log_buffer);
+    if (!error)
+        error = fl_segment_create(&self->context.program.segment_fd, settings->shared_memory);
     if (!error) error = watch_signals(self);
     return error;
 }
@@ -336,6 +340,7 @@ int fl_supervisor_run(const fl_settings *settings, char **argv)
     (void)uv_loop_close(&self->loop);
     fl_sockets_close(&self->sockets);
     if (self->context.log) fl_log_close(self->context.log, LOG_PATIENCE);
+    if (self->context.program.segment_fd > 0) close(self->context.program.segment_fd);
     free(self->workers);
 fail:
     free(self);

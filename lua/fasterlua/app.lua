@@ -17,6 +17,7 @@ local app = {}
 ---@field private _error_handlers table<integer|string, function>
 ---@field private _start_hooks function[]
 ---@field private _stop_hooks function[]
+---@field private _jobs fasterlua.Job[]
 ---@field private _mount string the prefix under which it is served
 local App = { __name = "fasterlua.app" }
 local methods = setmetatable({}, { __index = router.methods })
@@ -48,6 +49,7 @@ function app.new(options)
   self.version = options and options.version or "0.1.0"
   self.state = {}
   self._error_handlers, self._start_hooks, self._stop_hooks = {}, {}, {}
+  self._jobs = {}
   self._mount = app.mount
   return setmetatable(self, App)
 end
@@ -99,6 +101,39 @@ end
 function methods:on_stop(fn)
   check_function("on_stop", fn)
   self._stop_hooks[#self._stop_hooks + 1] = fn
+  return self
+end
+
+--- Runs fn every so many seconds from the server's start on: once per server, in one of its states
+--- (see fasterlua.schedule). It may await.
+---@param seconds number
+---@param fn fun()
+---@param options? fasterlua.JobOptions
+---@return fasterlua.App self
+function methods:every(seconds, fn, options)
+  require("fasterlua.schedule").every(self, seconds, fn, options)
+  return self
+end
+
+--- Runs fn at the times of a cron expression (see fasterlua.cron), in the server's local time: once
+--- per server. It may await.
+---@param expression string "30 4 * * mon-fri", "@daily"
+---@param fn fun()
+---@param options? fasterlua.JobOptions
+---@return fasterlua.App self
+function methods:cron(expression, fn, options)
+  require("fasterlua.schedule").cron(self, expression, fn, options)
+  return self
+end
+
+--- Runs fn when the server starts, but not after a reload or a crash: once per server. It may
+--- await; nothing waits for it.
+---@param name string
+---@param fn fun()
+---@param options? fasterlua.JobOptions
+---@return fasterlua.App self
+function methods:once(name, fn, options)
+  require("fasterlua.schedule").once(self, name, fn, options)
   return self
 end
 

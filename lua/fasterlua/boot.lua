@@ -99,13 +99,16 @@ local function loaded_routes(self, policy)
   return routes
 end
 
-local function start_of(self)
-  if #self._start_hooks == 0 then
+local function start_of(self, name)
+  if #self._start_hooks == 0 and #self._jobs == 0 then
     return nil
   end
   return function()
     for _, hook in ipairs(self._start_hooks) do
       hook()
+    end
+    if #self._jobs > 0 then
+      require("fasterlua.schedule").start(self, name)
     end
   end
 end
@@ -150,7 +153,7 @@ function boot.load(chunk, name, settings)
   return {
     routes = loaded_routes(self, policy),
     fallback = has_fallback and chain.compile_fallback(policy, self._middlewares) or nil,
-    start = start_of(self),
+    start = start_of(self, name),
     stop = stop_of(self),
   }
 end

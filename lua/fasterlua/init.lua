@@ -22,6 +22,7 @@ local text = require "fasterlua.core.text"
 ---@field digest table SHA-256 and friends
 ---@field compress fasterlua.compress gzip, deflate, brotli and zstd
 ---@field fs table files
+---@field shared fun(name: string, options?: fasterlua.SharedOptions): fasterlua.Shared
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
 ---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
@@ -72,6 +73,7 @@ local lazy = {
   run_in_state = { "fasterlua.pool", "run_in_state" },
   run_blocking = { "fasterlua.pool", "run_blocking" },
   here = { "fasterlua.pool", "here" },
+  shared = { "fasterlua.shared", "open" },
 }
 
 local function load_lazily(self, name)

@@ -243,6 +243,7 @@ local rules = {
   write_buffer = size(KB, GB),
   read_ahead = size(KB, GB),
   lua_memory = size(4 * MB, 64 * GB),
+  shared_memory = size(MB, 64 * GB),
   exec_output = size(0, GB),
   slow_handler = time(0, HOUR),
   stuck_handler = time(0, HOUR),
