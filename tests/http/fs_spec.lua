@@ -111,6 +111,14 @@ app:get("/leave-behind-in-pool", function()
   end))
 end)
 
+app:get("/compute", function()
+  local began = os.clock()
+  while os.clock() - began < 0.7 do end
+  return "computed"
+end)
+
+app:on_stop(function() await(fl.fs.append("stopped", "x")) end)
+
 app:get("/wait", function()
   begin_much()
   await(fl.fs.read("/dev/urandom", { size = 60 * 1024 * 1024 }))
@@ -342,5 +350,13 @@ describe("a server that works on files", function()
     server:connect():send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
     process.sleep(0.1)
     assert_stops_within(server, 2)
+  end)
+
+  -- The state of a spare thread, made because something may be stuck, has stop hooks too.
+  it("runs stop hooks that work on files", function()
+    local server = start "2s"
+    assert.equal("computed", server:get("/compute").body)
+    process.sleep(0.3)
+    assert_stops_within(server, 1)
   end)
 end)
