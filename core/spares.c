@@ -177,13 +177,22 @@ uint64_t fl_spares_evacuations(fl_spares *spares)
     return atomic_load(&spares->evacuations);
 }
 
+/* What its stop hooks wait for is done by the server's loop. */
+static void join_spare(fl_spares *spares, fl_web *spare)
+{
+    while (pthread_tryjoin_np(spare->thread.id, NULL) != 0) {
+        (void)uv_run(fl_server_loop(spares->server), UV_RUN_NOWAIT);
+        uv_sleep(1);
+    }
+}
+
 bool fl_spares_close(fl_spares *spares)
 {
     if (spares->list) return false;
     fl_web *spare = spares->spare;
     if (spare) {
         fl_web_stop(spare);
-        fl_web_join(spare);
+        join_spare(spares, spare);
         fl_web_close(spare);
         free(spare); /* the first member of its spare_web */
     }

@@ -120,7 +120,10 @@ end)
 return app
 ]]
 
-support.describe_server("fl.fs", { app = app, settings = { threads = 1 } }, function(get_server)
+-- What takes long under sanitizers must not make a spare thread, which keeps its descriptors.
+local settings = { threads = 1, stuck_handler = 0, blocked_handler = 0 }
+
+support.describe_server("fl.fs", { app = app, settings = settings }, function(get_server)
   local function folder()
     return get_server().app_dir
   end
@@ -309,9 +312,24 @@ support.describe_server("fl.fs", { app = app, settings = { threads = 1 } }, func
   end)
 end)
 
+local hooked = [[
+local fl = require "fasterlua"
+local app = fl.app { title = "hooked" }
+
+app:get("/compute", function()
+  local began = os.clock()
+  while os.clock() - began < 0.7 do end
+  return "computed"
+end)
+
+app:on_stop(function() fl.await(fl.fs.append("stopped", "x")) end)
+
+return app
+]]
+
 describe("a server that works on files", function()
-  local function start(drain)
-    return support.start { app = app, settings = { threads = 1, drain = drain } }
+  local function start(drain, other)
+    return support.start { app = other or app, settings = { threads = 1, drain = drain } }
   end
 
   local function assert_stops_within(server, seconds)
@@ -342,5 +360,54 @@ describe("a server that works on files", function()
     server:connect():send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
     process.sleep(0.1)
     assert_stops_within(server, 2)
+  end)
+
+  -- The state of a spare thread, made because something may be stuck, has stop hooks too.
+  it("runs stop hooks that work on files", function()
+    local server = start("2s", hooked)
+    assert.equal("computed", server:get("/compute").body)
+    process.sleep(0.3)
+    assert_stops_within(server, 1)
+  end)
+end)
+
+describe("files of a state that changes threads", function()
+  local reader = [[
+local fl = require "fasterlua"
+local await = fl.await
+local app = fl.app { title = "reader" }
+
+app:get("/read", function()
+  local size, futures = 0, {}
+  for i = 1, 10 do futures[i] = fl.fs.read("/dev/urandom", { size = 4 * 1024 * 1024 }) end
+  for i = 1, 10 do size = size + #await(futures[i]) end
+  return size + #await(fl.fs.read("/dev/zero", { size = 7 })) .. ""
+end)
+
+return app
+]]
+  local stuck = [[
+local fl = require "fasterlua"
+local app = fl.app { title = "stuck" }
+
+app:get("/", function() while true do end end)
+
+return app
+]]
+
+  -- To ThreadSanitizer the thread that stays stuck is a leak.
+  local may_leave_a_thread = not support.binary:find("/tsan/", 1, true)
+
+  it("are worked on to their end", function()
+    if not may_leave_a_thread then return end
+    local server = support.start { settings = { threads = 1, stuck_handler = "0.2s" },
+      app = { ["reader/app.lua"] = reader, ["stuck/app.lua"] = stuck } }
+    local reading, spinning = server:connect(), server:connect()
+    reading:send("GET /reader/read HTTP/1.1\r\nHost: a\r\n\r\n")
+    process.sleep(0.05)
+    spinning:send("GET /stuck/ HTTP/1.1\r\nHost: a\r\n\r\n")
+    server:wait_log "evacuated web thread"
+    assert.equal(tostring(10 * 4 * MB + 7), reading:response().body)
+    server:stop()
   end)
 end)
