@@ -308,7 +308,7 @@ app:get("/no-cycle", function()
 end)
 ]==]
 
-support.describe_server("a job of a pool", { app = failure_app }, function(get_server)
+support.describe_server("a job of a pool", pools.options(failure_app), function(get_server)
   it("that fails is logged with its traceback and that of who awaited it", function()
     assert.equal(500, get_server():get("/raised").status)
     local log = get_server():wait_log 'route="GET /raised".*'
@@ -586,7 +586,7 @@ app:get("/chaos", function(req)
 end)
 ]==]
 
-support.describe_server("ten thousand jobs of all kinds", { app = chaos_app }, function(get_server)
+support.describe_server("ten thousand jobs", pools.options(chaos_app), function(get_server)
   it("have one outcome each, and leave the pool whole and nothing behind", function()
     local server = get_server()
     local count = slowdown == 1 and 4000 or 400

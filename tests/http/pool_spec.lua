@@ -181,7 +181,7 @@ end)
 ]==]
 
 describe("what crosses to a pool's state", function()
-  support.describe_server("and back", { app = values_app }, function(get_server)
+  support.describe_server("and back", pools.options(values_app), function(get_server)
     it("is every kind of plain value, unchanged", function()
       local result = json(get_server(), "/round-trip")
       assert.same({}, result.wrong)
@@ -239,7 +239,7 @@ describe("what crosses to a pool's state", function()
     end)
   end)
 
-  support.describe_server("as a function", { app = values_app }, function(get_server)
+  support.describe_server("as a function", pools.options(values_app), function(get_server)
     it("takes its upvalues along as they are at the call, and changes only its own", function()
       assert.same({ 8 * 6 + 3, true }, json(get_server(), "/upvalues"))
       assert.same({ 1, 11, 10 }, json(get_server(), "/upvalues-anew"))
@@ -459,7 +459,7 @@ app:get("/stats", function()
 end)
 ]==]
 
-support.describe_server("a pool", { app = concurrency_app }, function(get_server)
+support.describe_server("a pool", pools.options(concurrency_app), function(get_server)
   it("says where code runs", function()
     assert.same({ same_process = true, same_thread = false, pool = "two", none = true },
       json(get_server(), "/here"))

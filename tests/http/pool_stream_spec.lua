@@ -216,7 +216,7 @@ app:get("/passed-on-large", function()
 end)
 ]==]
 
-support.describe_server("a stream from a pool", { app = stream_app }, function(get_server)
+support.describe_server("a stream from a pool", pools.options(stream_app), function(get_server)
   it("gives what its function yields, in order, then nil", function()
     assert.same({ 12502500, "piece 5000", 5000 }, json(get_server(), "/all"))
     assert.equal("0", get_server():get("/none").body)

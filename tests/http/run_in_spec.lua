@@ -129,7 +129,7 @@ end)
 local raw = "GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 support.describe_server("a route that runs in a pool",
-  { app = app(routes), settings = { access_log = true } }, function(get_server)
+  pools.options(app(routes), { access_log = true }), function(get_server)
   for _, place in ipairs { "cpu", "blocking", "own" } do
     describe("(" .. place .. ")", function()
       local function get(path, headers)

@@ -108,6 +108,19 @@ function M.app(text)
     ["app.lua"] = prelude .. text .. "\nreturn app\n" }
 end
 
+---Options of a server whose handlers compute on purpose: it holds no spare thread ready for them,
+---which the leak check would find.
+---@param files table<string, string>
+---@param settings table<string, any>? more of them
+---@return support.options
+function M.options(files, settings)
+  local all = { stuck_handler = 0, blocked_handler = 0 }
+  for name, value in pairs(settings or {}) do
+    all[name] = value
+  end
+  return { app = files, settings = all }
+end
+
 ---The value that a server answers as JSON; raises its log when it does not.
 ---@param server support.server
 ---@param path string
