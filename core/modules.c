@@ -1,6 +1,7 @@
 #include "modules.h"
 
 #include <lauxlib.h>
+#include <lualib.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -129,6 +130,7 @@ static int append(lua_State *L, const void *data, size_t size, void *buffer)
 static int compile_job(lua_State *L)
 {
     compilation *job = lua_touserdata(L, 1);
+    luaL_openlibs(L); /* a literal as 1LL needs the FFI library, or closing the state crashes */
     if (luaL_loadfilex(L, job->path, "t") != 0) return lua_error(L);
     return lua_dump(L, append, &job->bytes) == 0 ? 0 : luaL_error(L, "not enough memory");
 }

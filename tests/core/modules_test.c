@@ -179,6 +179,23 @@ TEST(functions_know_their_file_lines_and_variables)
     fl_modules_free(modules);
 }
 
+TEST(literals_of_64_bits_are_compiled_too)
+{
+    make_folder();
+    write_file("wide.lua", "return 0x7fffffffffffffffLL, 1ULL, 2i");
+    fl_modules *modules;
+    CHECK(fl_modules_new(&modules) == 0);
+    for (int i = 0; i < 20; i++) {
+        lua_State *L = state_with(modules);
+        CHECK(fl_modules_load(modules, L, path_of("wide.lua")) == 0);
+        CHECK(lua_pcall(L, 0, 3, 0) == 0);
+        lua_close(L);
+    }
+    CHECK_EQUAL_INT(fl_modules_count(modules).compiled, 1);
+    fl_modules_free(modules);
+    REMOVE_FOLDER("wide.lua");
+}
+
 TEST(a_missing_module_is_reported_with_the_places_looked_at)
 {
     fl_modules *modules;
