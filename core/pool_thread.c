@@ -217,7 +217,8 @@ static void app_started(fl_task *task, int status, int results)
     bool waiting = self->waiting && self->request->state == state;
     place->app = status == 0 ? FL_POOL_STARTED : FL_POOL_NOT_STARTED;
     place->broken |= status != 0;
-    if (status != 0) fl_task_log_error(task, "a start hook failed in a pool");
+    if (status != 0 && !fl_task_was_cancelled(task))
+        fl_task_log_error(task, "a start hook failed in a pool");
     if (!waiting) return;
     self->waiting = false;
     if (status == 0)

@@ -4,6 +4,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#include <sanitizer/linux_syscall_hooks.h>
+#define TELL_CLOSED(fd) __sanitizer_syscall_pre_close(fd)
+#endif
+#endif
+#ifndef TELL_CLOSED
+#define TELL_CLOSED(fd) ((void)(fd))
+#endif
+
 #define STACK_BYTES (8u << 20) /* C recursion under Lua is guarded by depth; leave it room */
 #define CLOSE_TURNS 2000       /* of a millisecond, that ending ops may take when a thread closes */
 
@@ -279,9 +289,20 @@ void fl_thread_join(fl_thread *thread)
     pthread_join(thread->id, NULL);
 }
 
+/* libuv closes by system calls that ThreadSanitizer does not see: to it, whoever gets one of these
+ * descriptors next would race with this thread. */
+static void close_loop(uv_loop_t *loop)
+{
+    TELL_CLOSED(loop->backend_fd);
+    TELL_CLOSED(loop->signal_pipefd[0]);
+    TELL_CLOSED(loop->signal_pipefd[1]);
+    TELL_CLOSED(loop->async_io_watcher.fd);
+    uv_loop_close(loop);
+}
+
 void fl_thread_close(fl_thread *thread)
 {
-    uv_loop_close(&thread->loop);
+    close_loop(&thread->loop);
     for (unsigned i = 0; i < thread->mailbox_count; i++) fl_mailbox_release(thread->mailboxes[i]);
     free(thread->mailboxes);
     fl_request_free_pooled(thread);
