@@ -11,7 +11,7 @@
 #include "pool_thread.h"
 #include "server.h"
 
-#define CALLED_AT_ONCE 16 /* jobs that may come before a thread is called for them */
+#define CALLED_AT_ONCE 32 /* jobs that may come before a thread is called for them */
 
 /* ns after its deadline that a job has to notice, and then to be stopped by a signal; one that is
  * awaiting or being packed, to which no signal is sent, is on its way out and has longer */
@@ -321,11 +321,11 @@ static void add_thread(fl_pool *pool)
 }
 
 /* Threads that were retired beyond the rate are missing until the window is over. */
-static unsigned size_now(const fl_pool *pool, uint64_t now)
+static unsigned size_now(const fl_pool *pool)
 {
     unsigned size = pool->options.size, rate = pool->options.retire_rate;
-    if (pool->retired_in_window <= rate || now - pool->window > pool->options.retire_window)
-        return size;
+    if (pool->retired_in_window <= rate) return size;
+    if (uv_hrtime() - pool->window > pool->options.retire_window) return size;
     unsigned missing = pool->retired_in_window - rate;
     return missing < size ? size - missing : 0;
 }
@@ -336,7 +336,7 @@ static void provide_thread(fl_pool *pool)
     if (idle) {
         unset_idle(pool, idle);
         fl_pool_thread_summon(idle);
-    } else if (pool->thread_count < size_now(pool, uv_hrtime())) {
+    } else if (pool->thread_count < size_now(pool)) {
         add_thread(pool);
     }
 }
@@ -465,7 +465,7 @@ static void send_home(fl_pool *pool, fl_job_outcome outcome)
 
 static void begin(fl_pool *pool, fl_pool_thread *thread, fl_job *job)
 {
-    job->begun = uv_hrtime();
+    job->begun = thread->now > job->submitted ? thread->now : uv_hrtime();
     job->phase = FL_JOB_RUNNING;
     job->thread = thread;
     thread->job = job;
@@ -616,7 +616,7 @@ static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
     count_thread(pool, 0, 1);
     tell_retired(pool, thread, since, replaced, now);
     if (replaced && !pool->closed) add_thread(pool);
-    if (pool->thread_count == 0 && size_now(pool, now) == 0) send_home(pool, FL_JOB_EXHAUSTED);
+    if (pool->thread_count == 0 && size_now(pool) == 0) send_home(pool, FL_JOB_EXHAUSTED);
 }
 
 /* Odd turns are in Lua, or in one of our own functions that Lua has called. */

@@ -426,10 +426,11 @@ static bool run_job(fl_pool_thread *self, fl_job *job)
     unsigned app = job->app;
     uint64_t begun = job->begun;
     self->ran = 0;
-    uv_update_time(&self->thread.loop);
+    if (begun / 1000000 > uv_now(&self->thread.loop)) uv_update_time(&self->thread.loop);
     start_job(self, job);
     while (self->running) fl_pool_thread_run_loop(self, UV_RUN_DEFAULT);
-    uint64_t took = uv_hrtime() - begun;
+    self->now = uv_hrtime();
+    uint64_t took = self->now - begun;
     uint64_t crossed = took > self->ran ? took - self->ran : 0;
     bool kept = fl_pool_finish(self->pool, self, job, self->ran, crossed);
     if (!kept) return false;

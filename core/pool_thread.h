@@ -43,6 +43,7 @@ struct fl_pool_thread {
     bool retired;
 
     /* its own */
+    uint64_t now;        /* ns, when the job before this one ended: the next begins then */
     fl_job *running;     /* whose task has not ended */
     fl_request *request; /* stands for the job: its tasks, its logs */
     uint64_t entered;    /* ns, when the job's function was called */

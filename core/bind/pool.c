@@ -246,7 +246,7 @@ static void fill_job(lua_State *L, fl_job *job, int count)
 static void start_deadline(pool_op *self)
 {
     fl_state *state = self->op.state;
-    uint64_t end = uv_hrtime() + self->job->timeout + 999999;
+    uint64_t end = self->job->submitted + self->job->timeout + 999999;
     self->deadline.state = state;
     fl_thread_start_deadline(state->thread, &self->deadline,
                              end / 1000000 - uv_now(&state->thread->loop), waited_too_long);
