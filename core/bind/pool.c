@@ -68,11 +68,16 @@ static int take_memory(const fl_job *job, lua_State *L)
 static int take_parcel(pool_op *self, lua_State *L, bool returned)
 {
     int top = lua_gettop(L);
-    if (self->taken) return take_failure(L, "taken", 500, "the job's results have been taken");
+    fl_job *job = self->job;
     lua_pushboolean(L, returned);
-    if (fl_parcel_unpack(&self->job->result, L) < 0) return lua_error(L);
+    if (fl_parcel_unpack(&job->result, L) < 0) return lua_error(L);
     self->taken = true;
-    fl_parcel_close(&self->job->result);
+    if (job->pieces) { /* those that are left can still be taken */
+        fl_parcel_close(&job->result);
+    } else {
+        self->job = NULL;
+        fl_job_release(job);
+    }
     return lua_gettop(L) - top;
 }
 
@@ -88,6 +93,7 @@ static int take(fl_op *op, lua_State *L)
 {
     pool_op *self = (pool_op *)op;
     const fl_job *job = self->job;
+    if (self->taken) return take_failure(L, "taken", 500, "the job's results have been taken");
     if (self->timed_out) return take_timeout(job, L);
     if (op->cancelled) return take_failure(L, "cancelled", 503, "cancelled");
     switch (job->outcome) {
