@@ -403,6 +403,17 @@ describe("an app's hooks", function()
     server:stop()
   end)
 
+  it("cannot wait for the pool in which they run", function()
+    local server = support.start { app = app [==[
+      local own = pool("own", { size = 2 })
+      app:on_start(function() if fl.here().pool then await(own:run(shapes.area, 1, 1)) end end)
+      app:get("/", { run_in = own }, function() return "ready" end)
+    ]==] }
+    assert.equal(500, server:get("/").status)
+    server:wait_log('a start hook failed in a pool.*a job cannot call its own pool.*"own"')
+    server:stop()
+  end)
+
   it("that take long hold up the request until it times out", function()
     local server = support.start { app = app [==[
       local own = pool("own", { size = 1 })
