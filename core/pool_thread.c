@@ -255,6 +255,12 @@ void fl_pool_thread_handle(fl_request *request)
     fl_handler_fail(request, 500);
 }
 
+bool fl_pool_thread_is_starting(const fl_state *state)
+{
+    const fl_pool_thread *self = (fl_pool_thread *)state->thread;
+    return self->places[state->number].app == FL_POOL_STARTING;
+}
+
 void fl_pool_thread_broken(fl_request *request)
 {
     ((fl_pool_thread *)request->thread)->places[request->state->number].broken = true;

@@ -69,6 +69,8 @@ void fl_pool_thread_run_loop(fl_pool_thread *thread, uv_run_mode mode);
 void fl_pool_thread_handle(fl_request *request);
 /* The handler's answer is complete. */
 void fl_pool_thread_answered(fl_request *request);
+/* The app's start hooks run in that state now. */
+bool fl_pool_thread_is_starting(const fl_state *state);
 /* The app cannot be loaded: its state will be replaced. */
 void fl_pool_thread_broken(fl_request *request);
 

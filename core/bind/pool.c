@@ -185,7 +185,10 @@ static uint64_t chain_of(const fl_state *state)
 {
     const fl_request *request = state->running ? state->running->request : NULL;
     const fl_job *job = request ? request->job : NULL;
-    return job ? job->chain | bit(job->pool) : 0;
+    if (job) return job->chain | bit(job->pool);
+    /* a start hook: its state's thread takes no job meanwhile */
+    bool starting = !request && state->is_pooled && fl_pool_thread_is_starting(state);
+    return starting ? bit(((fl_pool_thread *)state->thread)->pool) : 0;
 }
 
 /* nil, error */

@@ -87,6 +87,7 @@ end
 local function warm(...)
   local pools = { ... }
   app:on_start(function()
+    if fl.here().pool then return end
     for _, own in ipairs(pools) do
       while ids(own) < own:stats().size do end
     end
