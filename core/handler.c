@@ -197,8 +197,12 @@ static void start_timeout(fl_request *request)
 {
     uint64_t timeout = timeout_of(request);
     if (!timeout || fl_deadline_started(&request->deadline)) return;
+    /* the loop's clock stands since the turn began: from now, and never a moment too early */
+    fl_thread *thread = request->thread;
+    uint64_t now = (uv_hrtime() + 999999) / 1000000;
     request->deadline.state = request->state;
-    fl_thread_start_deadline(request->thread, &request->deadline, timeout, timed_out);
+    fl_thread_start_deadline(thread, &request->deadline, timeout + now - uv_now(&thread->loop),
+                             timed_out);
 }
 
 /* Runs a task whose function and `arguments` are pushed; what suspends gets its deadline. */
