@@ -121,7 +121,8 @@ local function print_results(rounds)
   local cpu, rate = median(rounds.ours, "cpu_us"), median(rounds.ours, "jobs_per_second")
   print(("\n  round trip against the bare one  at most 1.5      %.2f %s"):format(ratio,
     verdict(ratio, 1.5)))
-  print(("  CPU of a job, 64 in flight       at most 2 us     %.2f %s"):format(cpu, verdict(cpu, 2)))
+  print(("  CPU of a job, 64 in flight       at most 2 us     %.2f %s"):format(cpu,
+    verdict(cpu, 2)))
   print(("  rate, 64 in flight               at least 250,000 %.0f %s"):format(rate,
     verdict(rate, 250000, true)))
   print(("\n  what a request takes longer with a job in it: fasterlua %.1f us%s"):format(
