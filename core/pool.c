@@ -574,6 +574,7 @@ void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
     pthread_mutex_lock(&pool->lock);
     bool retired = thread->retired;
     if (retired) pool->stats.retired--;
+    pool->stats.jit_flushes += atomic_load(&thread->metrics.jit_flushes);
     forget(pool, thread);
     pthread_mutex_unlock(&pool->lock);
     count_thread(pool, -1, retired ? -1 : 0);
@@ -695,7 +696,9 @@ void fl_pools_look(fl_pools *pools, uint64_t now)
 void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
 {
     pthread_mutex_lock(&pool->lock);
-    *stats = pool->stats;
+    *stats = pool->stats; /* with the flushes of threads that have left */
+    for (const fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
+        stats->jit_flushes += atomic_load(&thread->metrics.jit_flushes);
     pthread_mutex_unlock(&pool->lock);
 }
 

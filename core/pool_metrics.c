@@ -78,6 +78,8 @@ static const gauge_family gauges[] = {
 
 static const gauge_family counters[] = {
     {MEMBER(retirements), "fasterlua_pool_retirements_total", "Threads given up."},
+    {MEMBER(jit_flushes), "fasterlua_pool_jit_flushes_total",
+     "Times that LuaJIT threw a state's machine code away."},
     {MEMBER(states_replaced), "fasterlua_pool_states_replaced_total",
      "Lua states made anew because they had broken."},
 };
