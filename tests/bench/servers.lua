@@ -161,6 +161,19 @@ function M.jobs(place)
   return ours, peer
 end
 
+--- What parallel.lua measures.
+---@param place bench_place
+---@return bench_server
+function M.parallel(place)
+  local ours = product(place)
+  ours.command = function(port)
+    return { place.build .. "/fasterlua", "serve", place.bench .. "/parallel", "--host",
+      "127.0.0.1", "--port", tostring(port), "--threads", tostring(place.threads),
+      "--cpu-states", "2", "--access-log", "off", "--set", "pool_timeout=0" }
+  end
+  return ours
+end
+
 --- All servers, the product first.
 ---@param place bench_place
 ---@return bench_server[]
