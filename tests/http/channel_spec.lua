@@ -70,8 +70,11 @@ app:post("/put/{name}/{value:int}", function(req)
   return "in"
 end)
 app:get("/take/{name}", function(req)
-  return tostring(await(fl.channel(req.params.name):take()))
+  local taken = fl.channel(req.params.name):take()
+  states:incr(req.params.name)
+  return tostring(await(taken))
 end)
+app:get("/takers/{name}", function(req) return tostring(states:get(req.params.name)) end)
 app:get("/try-take/{name}", function(req)
   local ok, value = fl.channel(req.params.name):try_take()
   return ok and tostring(value) or "nothing"
@@ -121,7 +124,9 @@ app:get("/nil-items", function()
   channel:put(2)
   channel:close()
   local seen = {}
-  for item, more in channel:items() do seen[#seen + 1] = tostring(item == fl.null) .. tostring(more) end
+  for item, more in channel:items() do
+    seen[#seen + 1] = tostring(item == fl.null) .. tostring(more)
+  end
   return seen
 end)
 app:get("/closed", function()
@@ -257,7 +262,9 @@ support.describe_server("a channel", { app = app, flags = flags }, function(get_
     local clients = {}
     for index = 1, 6 do
       clients[index] = begin(server, "/take/queue", "GET")
-      support.process.sleep(0.03)
+      support.eventually(function()
+        return server:get("/takers/queue").body == tostring(index)
+      end)
     end
     for number = 1, 6 do server:post("/put/queue/" .. number) end
     for index = 1, 6 do assert.equal(tostring(index), answer(clients[index]).body) end
@@ -370,7 +377,7 @@ local function limit(milliseconds)
 end
 
 support.describe_server("a channel whose takers are lost", {
-  app = app, flags = flags, leaks = false,
+  app = app, flags = flags, leaks = false, env = { TSAN_OPTIONS = "report_thread_leaks=0" },
   settings = { stuck_handler = limit(200), pool_timeout = "300ms", retire_rate = 1000 },
 }, function(get_server)
   it("gives their items to others when their state is given up", function()
