@@ -15,6 +15,7 @@
 #include <uv.h>
 
 #define NAME FL_SLICE("topics")
+#define PAGE ((size_t)4096)
 #define READ_STEP ((size_t)65536)
 
 typedef struct reader {
@@ -51,7 +52,7 @@ struct fl_ring {
 
 size_t fl_ring_room(size_t bytes)
 {
-    return sizeof(head) + bytes + 4096; /* regions begin at pages */
+    return (sizeof(head) + bytes + PAGE - 1) / PAGE * PAGE; /* regions are pages */
 }
 
 static void init_region(void *region, size_t bytes)

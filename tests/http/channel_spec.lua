@@ -425,3 +425,33 @@ support.describe_server("a channel whose takers are lost", {
     assert.equal("timeout", answer(stuck):json().kind)
   end)
 end)
+
+describe("channels and topics", function()
+  it("can be opened where there is no server", function()
+    local dir = support.app [[
+local fl = require "fasterlua"
+local app = fl.app {}
+local channel, topic = fl.channel("jobs", 3), fl.topic("news")
+local ok, err = pcall(channel.put, channel, 1)
+assert(not ok and tostring(err):find('channel "jobs": there is no server here', 1, true))
+app:get("/" .. channel:size() .. "/" .. topic:publish("nobody hears it"), function() end)
+return app
+]]
+    local status, output = support.command { "routes", dir }
+    assert.equal(0, status.code, output)
+    assert.matches("/3/0", output)
+  end)
+
+  it("has a limit", function()
+    local server = support.start { wait = false, settings = { channels = 2 }, app = [[
+local fl = require "fasterlua"
+KEPT = { fl.channel("a"), fl.channel("b"), fl.channel("c") }
+return fl.app {}
+]] }
+    local status = server:wait_end(5)
+    local log = server:log()
+    server:kill()
+    assert.equal(3, status and status.code, log)
+    assert.matches('app.lua:2: channel "c": there are 2 already %(setting channels%)', log)
+  end)
+end)
