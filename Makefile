@@ -72,8 +72,10 @@ OPTIMIZE ?= -O2 -g
 WERROR ?=
 FUZZ_RUNS ?= 100000
 FUZZ_SECONDS ?= 20
-TSAN_ONLY ?= core/mailbox core/claim core/segment core/shared core/log core/metrics core/admin core/ledger http/threads http/exec http/fs \
-    http/log http/admin http/await http/stream http/pool http/run_in http/shared http/schedule
+TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fanout core/topic \
+    core/segment core/shared core/log core/metrics core/admin core/ledger http/threads http/exec http/fs \
+    http/log http/admin http/await http/stream http/pool http/run_in http/shared http/schedule \
+    http/channel http/topic
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm

@@ -81,6 +81,10 @@ return {
   read_ahead = "64KB", -- bytes read before the handler asks for them
   lua_memory = "256MB", -- of one Lua state
   shared_memory = "64MB", -- for what all states share (fl.shared), in all server processes together
+  topic_ring = "1MB", -- messages of topics on their way to other server processes
+  topic_bytes = "16MB", -- messages that a topic's subscriber has not taken yet
+  channels = 1000, -- channels per server process
+  channel_bytes = "64MB", -- items in one channel
   exec_output = "1MB", -- output of a command that fl.exec keeps, per stream
 
   -- Handlers that hold their thread

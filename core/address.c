@@ -65,8 +65,19 @@ int fl_address_post(fl_address *address, fl_letter *letter)
     return status;
 }
 
+int fl_address_lend(fl_address *address, fl_lease *lease)
+{
+    return fl_lease_lend(fl_mailbox_leases(address->mailbox), lease, address, &address->closed);
+}
+
+bool fl_address_give_back(fl_address *address, fl_lease *lease)
+{
+    return fl_lease_give_back(fl_mailbox_leases(address->mailbox), lease);
+}
+
 void fl_address_close(fl_address *address)
 {
-    atomic_store_explicit(&address->closed, true, memory_order_relaxed);
+    atomic_store(&address->closed, true); /* before the leases are looked at: none comes later */
     address->state = NULL;
+    fl_leases_release(fl_mailbox_leases(address->mailbox), address);
 }

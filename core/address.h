@@ -3,7 +3,7 @@
  *
  * Owner: the state; everybody who wants to write to it later holds it. A letter is delivered on the
  * loop of the thread that runs the state then; when the state has been given up or closed, the
- * letter is refused or dropped. */
+ * letter is refused or dropped, and what is lent to it is released. */
 #ifndef FL_ADDRESS_H
 #define FL_ADDRESS_H
 
@@ -27,7 +27,13 @@ void fl_address_release(fl_address *address);
 /* Any thread. 0, or UV_ECANCELED: the letter is still the caller's. */
 int fl_address_post(fl_address *address, fl_letter *letter);
 
-/* *loop* of its thread: from now on letters are refused, and what is under way is dropped. */
+/* Any thread. 0, or UV_ECANCELED: nothing was lent. What was ends by fl_address_give_back, which
+ * says true, or by the lease being released when the state is given up or closed. */
+int fl_address_lend(fl_address *address, fl_lease *lease);
+bool fl_address_give_back(fl_address *address, fl_lease *lease);
+
+/* *loop* of its thread: from now on letters are refused, and what is under way is dropped; leases
+ * are released. */
 void fl_address_close(fl_address *address);
 
 #endif

@@ -11,6 +11,7 @@ struct fl_mailbox {
     fl_message **last;
     _Atomic bool awake; /* the owner will look before it sleeps */
     bool closed;
+    fl_leases leases;
     _Atomic unsigned references;
     void *owner;
 };
@@ -66,6 +67,7 @@ int fl_mailbox_new(fl_mailbox **out, uv_loop_t *loop, void *owner)
         return status;
     }
     pthread_mutex_init(&mailbox->lock, NULL);
+    fl_leases_init(&mailbox->leases);
     mailbox->owner = owner;
     atomic_init(&mailbox->references, 2); /* the owner's, and the async handle's until it closed */
     *out = mailbox;
@@ -81,7 +83,13 @@ void fl_mailbox_release(fl_mailbox *mailbox)
 {
     if (atomic_fetch_sub(&mailbox->references, 1) != 1) return;
     pthread_mutex_destroy(&mailbox->lock);
+    fl_leases_close(&mailbox->leases);
     free(mailbox);
+}
+
+fl_leases *fl_mailbox_leases(fl_mailbox *mailbox)
+{
+    return &mailbox->leases;
 }
 
 static void append(fl_mailbox *mailbox, fl_message *message)

@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <uv.h>
 
+#include "lease.h"
+
 typedef struct fl_message fl_message;
 struct fl_message {
     fl_message *next;
@@ -30,7 +32,8 @@ void fl_mailbox_release(fl_mailbox *mailbox);
 
 /* Returns 0, or UV_ECANCELED when the owner has closed: the message is then still the caller's. */
 int fl_mailbox_post(fl_mailbox *mailbox, fl_message *message);
-void fl_mailbox_wake(fl_mailbox *mailbox); /* any thread: the owner's loop turns once */
+fl_leases *fl_mailbox_leases(fl_mailbox *mailbox); /* what is lent to the states it leads to */
+void fl_mailbox_wake(fl_mailbox *mailbox);         /* any thread: the owner's loop turns once */
 
 /* *loop* of the owner. Delivers what waits; then, unless something has come meanwhile (false), the
  * loop may sleep and is woken by the next message. */

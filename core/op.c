@@ -9,7 +9,7 @@
 
 #define METATABLE "fasterlua.op"
 
-static fl_op *check_op(lua_State *L, int index)
+fl_op *fl_op_check(lua_State *L, int index)
 {
     return luaL_checkudata(L, index, METATABLE);
 }
@@ -78,7 +78,7 @@ void fl_op_cancel_all(fl_state *state)
 /* op_done(op) -> boolean   [-0, +1, e] */
 static int op_is_done(lua_State *L)
 {
-    lua_pushboolean(L, check_op(L, 1)->done);
+    lua_pushboolean(L, fl_op_check(L, 1)->done);
     return 1;
 }
 
@@ -98,7 +98,7 @@ static bool add_waiter(fl_op *op, double ticket)
 /* op_wait(op, ticket): wakes the ticket on completion   [-0, +0, e] */
 static int op_wait(lua_State *L)
 {
-    fl_op *op = check_op(L, 1);
+    fl_op *op = fl_op_check(L, 1);
     double ticket = luaL_checknumber(L, 2);
     if (op->done) {
         fl_state *state = fl_state_of(L);
@@ -114,7 +114,7 @@ static int op_wait(lua_State *L)
 /* op_take(op) -> true, value… | false, error   [-0, +n, e] */
 static int op_take(lua_State *L)
 {
-    fl_op *op = check_op(L, 1);
+    fl_op *op = fl_op_check(L, 1);
     if (!op->done) return luaL_error(L, "%s is not done", op->kind->name);
     return op->kind->take(op, L);
 }
@@ -122,7 +122,7 @@ static int op_take(lua_State *L)
 /* op_cancel(op)   [-0, +0, e] */
 static int op_cancel(lua_State *L)
 {
-    fl_op *op = check_op(L, 1);
+    fl_op *op = fl_op_check(L, 1);
     if (op->done || op->cancelled || !op->kind->cancel) return 0;
     fl_thread *thread = op->state->thread;
     fl_claim_take(&thread->claim);
@@ -135,7 +135,7 @@ static int op_cancel(lua_State *L)
 /* [-0, +0, -] */
 static int op_collect(lua_State *L)
 {
-    fl_op *op = check_op(L, 1);
+    fl_op *op = fl_op_check(L, 1);
     if (!op->done || !op->kind) return 0;
     if (op->kind->close) op->kind->close(op);
     free(op->more);

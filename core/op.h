@@ -46,6 +46,7 @@ fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind);
 fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind);
 void fl_op_begin(lua_State *L, fl_op *op);
 void fl_op_done(fl_op *op);
+fl_op *fl_op_check(lua_State *L, int index); /* the argument must be one  [-0, +0, e] */
 
 /* Registers op_done, op_wait, op_take, op_cancel in the table on top.  [-0, +0, e] */
 void fl_op_functions(lua_State *L);

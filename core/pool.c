@@ -613,6 +613,7 @@ static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
     pool->stats.retired++;
     pool->stats.retirements++;
     forget(pool, thread);
+    fl_leases_release(fl_mailbox_leases(thread->thread.mailbox), NULL);
     bool replaced = may_retire(pool, now);
     count_thread(pool, 0, 1);
     tell_retired(pool, thread, since, replaced, now);

@@ -46,6 +46,8 @@ struct fl_server {
     fl_ledger *ledger;
     fl_segment *segment;
     fl_metrics *metrics;
+    fl_channels *channels;
+    fl_topics *topics;
     fl_pools *pools;
     fl_pool *cpu_pool, *blocking_pool;
     fl_modules *modules;
@@ -209,6 +211,16 @@ fl_mailbox *fl_server_mailbox(fl_server *server)
 fl_segment *fl_server_segment(fl_server *server)
 {
     return server->segment;
+}
+
+fl_channels *fl_server_channels(fl_server *server)
+{
+    return server->channels;
+}
+
+fl_topics *fl_server_topics(fl_server *server)
+{
+    return server->topics;
 }
 
 uv_loop_t *fl_server_loop(fl_server *server)
@@ -504,6 +516,19 @@ static void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static int make_channels_and_topics(fl_server *server)
+{
+    const fl_settings *settings = server->settings;
+    int status = fl_channels_new(&server->channels, settings->channels, settings->channel_bytes);
+    if (status < 0) return status;
+    const fl_topic_options options = {.log = server->log,
+                                      .segment = server->segment,
+                                      .ring = settings->topic_ring,
+                                      .bytes = settings->topic_bytes,
+                                      .processes = (unsigned)settings->workers};
+    return fl_topics_new(&server->topics, &options);
+}
+
 static int make_pools(fl_server *server, char *why, size_t size)
 {
     const fl_settings *settings = server->settings;
@@ -595,6 +620,7 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
+    if (status == 0) status = make_channels_and_topics(server);
     if (status == 0) status = make_pools(server, why, size);
     if (status == 0) status = fl_interruption_open();
     if (status == 0) status = fl_modules_new(&server->modules);
@@ -648,6 +674,8 @@ static void tear_down(fl_server *server)
         fl_web_close(fl_server_web(server, i));
         free(fl_server_web(server, i));
     }
+    fl_topics_free(server->topics);
+    fl_channels_free(server->channels);
     stop_admin(server);
     if (!end_loop(server)) leave(server, 0);
     fl_modules_free(server->modules);

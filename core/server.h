@@ -10,10 +10,12 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "channel.h"
 #include "mailbox.h"
 #include "modules.h"
 #include "segment.h"
 #include "settings.h"
+#include "topic.h"
 
 typedef struct fl_server fl_server;
 typedef struct fl_web fl_web;
@@ -30,6 +32,8 @@ fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead); 
 uint64_t fl_server_in_flight(fl_server *server);
 fl_mailbox *fl_server_mailbox(fl_server *server); /* of the housekeeping loop; owner: the server */
 uv_loop_t *fl_server_loop(fl_server *server);     /* the housekeeping loop: its thread only */
+fl_channels *fl_server_channels(fl_server *server);
+fl_topics *fl_server_topics(fl_server *server);
 fl_segment *fl_server_segment(fl_server *server); /* until the last web thread is closed */
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */
 const fl_app_place *fl_server_app(fl_server *server, size_t number);      /* longest prefix first */

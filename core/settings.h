@@ -67,7 +67,11 @@ typedef struct fl_settings {
     uint64_t file_threads; /* threads for files and name look-ups */
     uint64_t exec_output;  /* bytes of output fl.exec keeps, per stream */
     /* for all server processes together */
-    uint64_t shared_memory; /* bytes of the segment */
+    uint64_t shared_memory; /* bytes of the segment that dictionaries have */
+    uint64_t topic_ring;    /* bytes of it for what topics carry between server processes */
+    /* for all states of a server process */
+    uint64_t channels, channel_bytes;
+    uint64_t topic_bytes; /* of what one subscriber has not taken yet */
 } fl_settings;
 
 /* Reads the merged table at `index`. Returns 0, UV_EINVAL with a Lua string naming the key pushed,

@@ -111,9 +111,8 @@ static int refuse(int error, const fl_shared *shared, size_t wanted, size_t has,
     else if (error == UV_ENOSPC)
         (void)snprintf(why, size,
                        "shared \"%s\": no room for %zu bytes: of the setting shared_memory, %zu "
-                       "bytes, %zu are left",
-                       shared->name, wanted ? wanted : FL_SHARED_DEFAULT, fl_segment_size(segment),
-                       fl_segment_left(segment));
+                       "are left",
+                       shared->name, wanted ? wanted : FL_SHARED_DEFAULT, fl_segment_left(segment));
     else
         (void)snprintf(why, size, "shared \"%s\": there are %d shared things already", shared->name,
                        FL_SEGMENT_REGIONS);

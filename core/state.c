@@ -4,6 +4,7 @@
 #include <lualib.h>
 #include <stdlib.h>
 
+#include "bind/channel.h"
 #include "bind/compress.h"
 #include "bind/digest.h"
 #include "bind/exec.h"
@@ -13,6 +14,7 @@
 #include "bind/request.h"
 #include "bind/shared.h"
 #include "bind/text.h"
+#include "bind/topic.h"
 #include "json.h"
 #include "modules.h"
 #include "parcel.h"
@@ -60,6 +62,8 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.exec", fl_exec_module},
                                        {"fasterlua.core.pool", fl_pool_module},
                                        {"fasterlua.core.shared", fl_shared_module},
+                                       {"fasterlua.core.channel", fl_channel_module},
+                                       {"fasterlua.core.topic", fl_topic_module},
                                        {"fasterlua.json", fl_json_module},
                                        {"fasterlua.digest", fl_digest_module},
                                        {"fasterlua.compress", fl_compress_module},

@@ -15,6 +15,7 @@
 #include "notify.h"
 #include "segment.h"
 #include "sockets.h"
+#include "topic.h"
 #include "worker.h"
 
 #define START_FAILED 3
@@ -313,7 +314,8 @@ static int set_up(supervisor *self, const fl_settings *settings, char **argv)
         error = fl_log_open_stdout(&self->context.log, settings->log_format, settings->log_level,
                                    settings->log_buffer);
     if (!error)
-        error = fl_segment_create(&self->context.program.segment_fd, settings->shared_memory);
+        error = fl_segment_create(&self->context.program.segment_fd,
+                                  settings->shared_memory + fl_topics_room(settings->topic_ring));
     if (!error) error = watch_signals(self);
     return error;
 }

@@ -11,8 +11,8 @@ local guide = {}
 
 -- In the order of the navigation.
 guide.names = {
-  "first-steps", "routing", "requests", "responses", "await", "pools", "shared", "middleware",
-  "streaming", "files", "configuration", "deployment", "troubleshooting",
+  "first-steps", "routing", "requests", "responses", "await", "pools", "shared", "channels",
+  "middleware", "streaming", "files", "configuration", "deployment", "troubleshooting",
 }
 
 ---@class docs.Page

@@ -39,6 +39,7 @@ local future = {}
 ---@field _is_detached boolean it lives on when those who wait for it are cancelled
 ---@field _on_cancel function|false called when a pending one is cancelled
 ---@field _undo function|false takes the result back when it never reached anybody
+---@field _received function|false told, beside `_undo`, that the result has reached somebody
 ---@field _children table|false the futures a combinator stands on
 ---@field _extra any what the producer keeps here
 local Future = { __name = "fasterlua.future" }
@@ -62,6 +63,7 @@ local function new()
     _is_detached = false,
     _on_cancel = false,
     _undo = false,
+    _received = false,
     _children = false,
     _extra = false,
   }, Future)
@@ -339,6 +341,7 @@ end
 
 -- Nobody wants this result any more: it is cancelled, or taken back when it reached nobody.
 local function abandon(self, reason)
+  refresh(self)
   if self._state == PENDING then
     if not self._is_detached then
       cancel(self, reason)
@@ -353,6 +356,9 @@ end
 -- The result has reached somebody: it cannot be taken back.
 local function delivered(self)
   self._undo = false
+  if self._received then
+    self._received(self)
+  end
   for _, child in ipairs(self._children or {}) do
     if child._undo then
       delivered(child)
@@ -365,6 +371,7 @@ end
 ---@param reason? string
 ---@return boolean
 function methods:cancel(reason)
+  refresh(self)
   if self._state ~= PENDING and self._undo then
     abandon(self)
     self._state, self._value = FAILED, cancelled(reason)

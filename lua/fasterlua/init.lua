@@ -23,6 +23,8 @@ local text = require "fasterlua.core.text"
 ---@field compress fasterlua.compress gzip, deflate, brotli and zstd
 ---@field fs table files
 ---@field shared fun(name: string, options?: fasterlua.SharedOptions): fasterlua.Shared
+---@field channel fun(name: string, size?: integer): fasterlua.Channel
+---@field topic fun(name: string): fasterlua.Topic
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
 ---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
@@ -74,6 +76,8 @@ local lazy = {
   run_blocking = { "fasterlua.pool", "run_blocking" },
   here = { "fasterlua.pool", "here" },
   shared = { "fasterlua.shared", "open" },
+  channel = { "fasterlua.channel", "open" },
+  topic = { "fasterlua.topic", "open" },
 }
 
 local function load_lazily(self, name)

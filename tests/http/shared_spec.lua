@@ -312,7 +312,7 @@ local fl = require "fasterlua"
   it("that is too small for an app fails the start and names the setting", function()
     local log = refuse('fl.shared("a", { bytes = "2MB" })', { shared_memory = "1MB" })
     assert.matches('app.lua:2: shared "a": no room for 2097152 bytes: '
-      .. "of the setting shared_memory, 1048576 bytes, 1048576 are left", log)
+      .. "of the setting shared_memory, 1048576 are left", log)
   end)
 
   it("that one app opens with another size than another fails the start", function()
