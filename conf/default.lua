@@ -22,7 +22,7 @@ return {
   backlog = 2048, -- connections the kernel lets wait to be accepted
   mounts = {}, -- apps by prefix, as { ["/shop"] = "shop" }, instead of each under its name
   root_path = "", -- prefix that a proxy in front has cut off, as in "/api"
-  admin = "", -- HOST:PORT or path of a socket for /health, /ready and /metrics; "" is off
+  admin = "", -- HOST:PORT or path of a socket for /health, /ready, /metrics and /profile; "" is off
   environment = "production", -- development, production or test: selects the conf file
 
   -- Processes and threads

@@ -21,12 +21,14 @@
 
 #define CLIENTS 32
 #define HEAD_LIMIT 8192
-#define TARGET_LIMIT 256
+#define TARGET_LIMIT 1024
 #define BACKLOG 64
+#define NAME_LIMIT 16 /* longer than the names that matter */
 #define HEAD_MS 5000
 #define WRITE_MS 10000
 #define IDLE_MS 75000
 #define LINGER_MS 1000
+#define PROFILE_MS 330000 /* somewhat more than the longest one takes */
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define TEXT_TYPE "text/plain; charset=utf-8"
 
@@ -42,6 +44,7 @@ typedef union admin_stream {
 
 typedef enum {
     CLIENT_READING,
+    CLIENT_WAITING, /* for its profile */
     CLIENT_ANSWERING,
     CLIENT_LINGERING, /* the last answer is out; waits for the peer to close */
     CLIENT_CLOSING
@@ -58,9 +61,12 @@ typedef struct admin_client {
     size_t head_size;
     size_t target_size; /* also what target did not take */
     char target[TARGET_LIMIT];
-    size_t name_matched; /* bytes of "host" that the field's name began with; NOT_HOST else */
+    char name[NAME_LIMIT]; /* of the present field, in lower case */
+    size_t name_size;      /* also what name did not take */
     unsigned hosts;
-    bool is_last; /* close after this answer */
+    bool is_programs; /* no page in a browser could send it unasked */
+    uint64_t ticket;  /* of its profile */
+    bool is_last;     /* close after this answer */
     char input[HEAD_LIMIT];
     size_t input_at, input_size; /* not parsed yet */
     fl_buffer head, body;
@@ -74,6 +80,7 @@ struct fl_admin {
     fl_admin_callbacks callbacks;
     admin_client *clients;
     unsigned count;
+    uint64_t tickets; /* given out */
     llhttp_settings_t parsing;
 };
 
@@ -89,6 +96,10 @@ static const admin_answer answer_slow = {408, "Request Timeout", TEXT_TYPE, "req
 static const admin_answer answer_missing = {404, "Not Found", TEXT_TYPE, "not found"};
 static const admin_answer answer_method = {405, "Method Not Allowed", TEXT_TYPE,
                                            "method not allowed"};
+static const admin_answer answer_post = {405, "Method Not Allowed", TEXT_TYPE,
+                                         "method not allowed"};
+static const admin_answer answer_unasked = {403, "Forbidden", TEXT_TYPE,
+                                            "the header X-Requested-With is missing"};
 static const admin_answer answer_health = {200, "OK", TEXT_TYPE, "ok"};
 static const admin_answer answer_ready = {200, "OK", TEXT_TYPE, "ready"};
 static const admin_answer answer_not_ready = {503, "Service Unavailable", TEXT_TYPE, "not ready"};
@@ -132,6 +143,8 @@ static void client_timer_closed(uv_handle_t *handle)
 static void client_close(admin_client *client)
 {
     if (client->state == CLIENT_CLOSING) return;
+    if (client->state == CLIENT_WAITING)
+        client->admin->callbacks.cancel(client->admin->callbacks.data, client->ticket);
     client->state = CLIENT_CLOSING;
     *client->link = client->next;
     if (client->next) client->next->link = client->link;
@@ -177,6 +190,7 @@ static void client_written(uv_write_t *write, int status)
     }
     client->head_size = client->target_size = 0;
     client->hosts = 0;
+    client->is_programs = false;
     if (client->is_last) {
         client_linger(client);
         return;
@@ -207,7 +221,8 @@ static void put_head(admin_client *client, const admin_answer *answer)
     fl_buffer_printf(head, "Content-Type: %s\r\nContent-Length: %zu\r\n", answer->type,
                      client->body.size);
     FL_BUFFER_LITERAL(head, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
-    if (answer->status == 405) FL_BUFFER_LITERAL(head, "Allow: GET, HEAD\r\n");
+    if (answer->status == 405)
+        fl_buffer_printf(head, "Allow: %s\r\n", answer == &answer_post ? "POST" : "GET, HEAD");
     if (client->is_last)
         FL_BUFFER_LITERAL(head, "Connection: close\r\n");
     else if (client->parser.http_minor == 0) /* HTTP/1.0 has to be told (RFC 9112 section 9.3) */
@@ -265,6 +280,60 @@ static const admin_answer *render_metrics(admin_client *client)
     return &answer_failed;
 }
 
+static const char *reason_of(int status)
+{
+    static const struct {
+        int status;
+        const char *reason;
+    } reasons[] = {{200, "OK"},       {400, "Bad Request"},         {404, "Not Found"},
+                   {409, "Conflict"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"}};
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(*reasons); i++)
+        if (reasons[i].status == status) return reasons[i].reason;
+    return "Internal Server Error";
+}
+
+static fl_slice target_query(fl_slice target)
+{
+    const char *mark = memchr(target.data, '?', target.size);
+    if (!mark) return fl_slice_of(target.data, 0);
+    return fl_slice_of(mark + 1, target.size - (size_t)(mark + 1 - target.data));
+}
+
+/* Reads on meanwhile, to see whether the client leaves; what else comes is dropped. */
+static void start_profile(admin_client *client)
+{
+    const fl_admin_callbacks *callbacks = &client->admin->callbacks;
+    char why[1024] = "";
+    fl_slice query = target_query(fl_slice_of(client->target, client->target_size));
+    client->is_last = true;
+    client->ticket = ++client->admin->tickets;
+    int status = callbacks->profile(callbacks->data, query, client->ticket, why, sizeof(why));
+    if (status != 0) {
+        client_answer(client, &(admin_answer){status, reason_of(status), TEXT_TYPE, why});
+        return;
+    }
+    client->state = CLIENT_WAITING;
+    client_wait(client, PROFILE_MS);
+    client_read_on(client);
+}
+
+static void respond_to_profile(admin_client *client)
+{
+    if (client->parser.method != HTTP_POST)
+        client_answer(client, &answer_post);
+    else if (!client->is_programs)
+        client_answer(client, &answer_unasked);
+    else
+        start_profile(client);
+}
+
+static bool is_profile(const admin_client *client)
+{
+    if (client->target_size > TARGET_LIMIT) return false;
+    fl_slice path = target_path(fl_slice_of(client->target, client->target_size));
+    return fl_slice_equal(path, FL_SLICE("/profile"));
+}
+
 static const admin_answer *choose_answer(admin_client *client)
 {
     const fl_admin_callbacks *callbacks = &client->admin->callbacks;
@@ -284,12 +353,13 @@ static const admin_answer *choose_answer(admin_client *client)
 static void client_respond(admin_client *client)
 {
     fl_buffer_reset(&client->body, 256 * 1024);
-    client_answer(client, choose_answer(client));
+    if (is_profile(client))
+        respond_to_profile(client);
+    else
+        client_answer(client, choose_answer(client));
 }
 
 /* Parsing */
-
-#define NOT_HOST SIZE_MAX
 
 static admin_client *client_of(llhttp_t *parser)
 {
@@ -317,18 +387,19 @@ static int on_target(llhttp_t *parser, const char *at, size_t size)
 static int on_field(llhttp_t *parser, const char *at, size_t size)
 {
     admin_client *client = client_of(parser);
-    for (size_t i = 0; i < size && client->name_matched != NOT_HOST; i++) {
-        bool matches = client->name_matched < 4 && fl_lower(at[i]) == "host"[client->name_matched];
-        client->name_matched = matches ? client->name_matched + 1 : NOT_HOST;
-    }
+    for (size_t i = 0; i < size; i++, client->name_size++)
+        if (client->name_size < NAME_LIMIT) client->name[client->name_size] = fl_lower(at[i]);
     return 0;
 }
 
 static int on_field_complete(llhttp_t *parser)
 {
     admin_client *client = client_of(parser);
-    if (client->name_matched == 4) client->hosts++;
-    client->name_matched = 0;
+    size_t size = client->name_size <= NAME_LIMIT ? client->name_size : 0;
+    fl_slice name = fl_slice_of(client->name, size);
+    if (fl_slice_equal(name, FL_SLICE("host"))) client->hosts++;
+    if (fl_slice_equal(name, FL_SLICE("x-requested-with"))) client->is_programs = true;
+    client->name_size = 0;
     return 0;
 }
 
@@ -491,8 +562,7 @@ static bool is_port(const char *text)
     return size > 0 && size <= 5 && text[size] == '\0' && strtoul(text, NULL, 10) <= 65535;
 }
 
-/* Splits HOST:PORT in place, taking the brackets off. */
-static int split_address(char *address, char **host, char **port)
+int fl_admin_split_address(char *address, char **host, char **port)
 {
     char *colon = strrchr(address, ':');
     if (!colon || colon == address || !is_port(colon + 1)) return UV_EINVAL;
@@ -510,7 +580,7 @@ static int bind_host(fl_admin *admin, const char *address)
 {
     char copy[512], *host, *port;
     if (strlen(address) >= sizeof(copy)) return UV_EINVAL;
-    int status = split_address(strcpy(copy, address), &host, &port);
+    int status = fl_admin_split_address(strcpy(copy, address), &host, &port);
     if (status < 0) return status;
     uv_getaddrinfo_t lookup;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
@@ -566,6 +636,16 @@ int fl_admin_port(const fl_admin *admin)
     if (address.ss_family == AF_INET)
         return ntohs(((const struct sockaddr_in *)(const void *)&address)->sin_port);
     return ntohs(((const struct sockaddr_in6 *)(const void *)&address)->sin6_port);
+}
+
+void fl_admin_reply(fl_admin *admin, uint64_t ticket, int status, fl_slice text)
+{
+    for (admin_client *client = admin->clients; client; client = client->next) {
+        if (client->state != CLIENT_WAITING || client->ticket != ticket) continue;
+        fl_buffer_slice(&client->body, text);
+        client_answer(client, &(admin_answer){status, reason_of(status), TEXT_TYPE, ""});
+        return;
+    }
 }
 
 static void listener_closed(uv_handle_t *handle)

@@ -7,6 +7,8 @@
 
 #include "connection.h"
 #include "handler.h"
+#include "profile.h"
+#include "server.h"
 #include "web.h"
 
 /* Whatever still happens to the old loop's descriptors concerns nobody. */
@@ -251,6 +253,7 @@ int fl_evacuate(fl_web *spare, fl_web *stuck, fl_evacuation *done)
     fl_metric_subtract(&thread->metrics->tasks, gone->live_tasks);
     fl_state_register_routes(thread->states[gone->number]);
     take_states(thread, old, gone);
+    fl_profiler_evacuated(fl_server_profiler(thread->server), old, thread, gone);
     take_requests(thread, old, gone);
     take_deadlines(thread, old, gone);
     take_listeners(spare, stuck);

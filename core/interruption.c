@@ -62,6 +62,7 @@ int fl_interruption_open(void)
 {
     struct sigaction action = {.sa_sigaction = signalled, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, SIGPROF); /* it sets hooks too (profile.h) */
     return sigaction(signal_number(), &action, NULL) < 0 ? UV_EINVAL : 0;
 }
 

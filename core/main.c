@@ -19,6 +19,8 @@
 #include <lualib.h>
 #include <uv.h>
 
+#include "bind/admin_client.h"
+#include "bind/terminal.h"
 #include "canary.h"
 #include "control.h"
 #include "server.h"
@@ -96,6 +98,18 @@ static void set_search_path(lua_State *L, const char *home)
     lua_pop(L, 2);
 }
 
+/* What waits without a loop: for commands alone. */
+static void preload_commands_own(lua_State *L)
+{
+    static const luaL_Reg modules[] = {{"fasterlua.core.admin_client", fl_admin_client_module},
+                                       {"fasterlua.core.terminal", fl_terminal_module},
+                                       {NULL, NULL}};
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    fl_state_functions(L, modules);
+    lua_pop(L, 2);
+}
+
 static void push_arguments(lua_State *L, char **argv)
 {
     lua_newtable(L);
@@ -144,6 +158,7 @@ static int run_command(lua_State *L)
         return 1;
     }
     fl_state_preload(L);
+    preload_commands_own(L);
     call_cli(L, self);
     self->status = (int)lua_tointeger(L, -3);
     if (!lua_istable(L, -2)) return 1;

@@ -400,6 +400,8 @@ static const thread_family by_thread[] = {
     {MEMBER(requests), "fasterlua_thread_requests_total", "counter",
      "Requests begun, by web thread."},
     {MEMBER(connections), "fasterlua_connections", "gauge", "Connections open, by web thread."},
+    {MEMBER(in_flight), "fasterlua_thread_requests_in_flight", "gauge",
+     "Requests begun, not answered, by web thread."},
     {MEMBER(lua_bytes), "fasterlua_lua_memory_bytes", "gauge", "Lua heap, by web thread."},
 };
 
@@ -493,6 +495,8 @@ static void put_process(fl_buffer *out, const fl_process_metrics *process)
                "Log lines dropped because stdout was blocked or gone.", process->log_dropped);
     put_single(out, "fasterlua_spare_threads", "gauge",
                "Web threads that stand by for one that is stuck.", process->spare_threads);
+    put_single(out, "fasterlua_evacuations_total", "counter",
+               "Stuck handlers whose thread was given up.", process->evacuations);
     put_single(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970.",
                process->start_time_unix);
     if (pages > 0)

@@ -43,9 +43,9 @@ typedef struct fl_pool_stats {
     uint64_t submitted, completed, failed, timed_out, cancelled, refused;
     uint64_t retirements, states_replaced;
     uint64_t jit_flushes; /* times that a state threw its machine code away */
-    uint64_t running;  /* ns that functions ran, in all */
-    uint64_t crossing; /* ns that threads spent on arguments and results */
-    uint64_t waited;   /* ns that jobs lay in the queue, in all */
+    uint64_t running;     /* ns that functions ran, in all */
+    uint64_t crossing;    /* ns that threads spent on arguments and results */
+    uint64_t waited;      /* ns that jobs lay in the queue, in all */
     uint64_t waits[FL_POOL_BUCKETS], runs[FL_POOL_BUCKETS];
     uint64_t costs[FL_POOL_BUCKETS]; /* of short jobs: waiting and crossing */
 } fl_pool_stats;

@@ -25,6 +25,7 @@
 #include "pool.h"
 #include "pool_metrics.h"
 #include "privileges.h"
+#include "profile.h"
 #include "spares.h"
 #include "version.h"
 #include "watch.h"
@@ -55,6 +56,7 @@ struct fl_server {
     _Atomic(fl_web *) *webs;   /* by their places */
     unsigned web_count, worker;
     fl_spares *spares;
+    fl_profiler *profiler;
     fl_exile exile;
     uint64_t restarts, started; /* started: CLOCK_MONOTONIC ns of the supervisor */
     time_t start_time;
@@ -248,6 +250,11 @@ fl_spares *fl_server_spares(fl_server *server)
     return server->spares;
 }
 
+fl_profiler *fl_server_profiler(fl_server *server)
+{
+    return server->profiler;
+}
+
 const fl_app_place *fl_server_app(fl_server *server, size_t number)
 {
     return server->apps[number];
@@ -298,6 +305,7 @@ static void render_metrics(void *data, fl_buffer *body)
     fl_server *server = data;
     fl_process_metrics process = {.restarts = server->restarts,
                                   .log_dropped = fl_log_dropped(server->log),
+                                  .evacuations = fl_spares_evacuations(server->spares),
                                   .start_time_unix = (uint64_t)server->start_time,
                                   .spare_threads = fl_spares_has_parked(server->spares),
                                   .version = FL_VERSION};
@@ -305,11 +313,27 @@ static void render_metrics(void *data, fl_buffer *body)
     fl_pools_render(server->pools, body);
 }
 
+static int start_profile(void *data, fl_slice query, uint64_t ticket, char *why, size_t size)
+{
+    return fl_profiler_ask(((fl_server *)data)->profiler, query, ticket, why, size);
+}
+
+static void cancel_profile(void *data, uint64_t ticket)
+{
+    fl_profiler_cancel(((fl_server *)data)->profiler, ticket);
+}
+
+static void profile_told(fl_server *server, uint64_t ticket, int status, fl_slice text)
+{
+    if (server->admin) fl_admin_reply(server->admin, ticket, status, text);
+}
+
 static void start_admin(uv_timer_t *timer)
 {
     fl_server *server = timer->data;
     if (server->admin || server->phase != SERVING) return;
-    const fl_admin_callbacks callbacks = {is_ready, render_metrics, server};
+    const fl_admin_callbacks callbacks = {is_ready, render_metrics, start_profile, cancel_profile,
+                                          server};
     int status = fl_admin_start(&server->admin, &server->loop, server->settings->admin, &callbacks);
     if (status == UV_EADDRINUSE) { /* the process that this one replaces still has it */
         uv_timer_start(timer, start_admin, ADMIN_RETRY_MS, 0);
@@ -620,7 +644,12 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
+<<<<<<< HEAD
     if (status == 0) status = make_channels_and_topics(server);
+=======
+    if (status == 0)
+        status = fl_profiler_new(&server->profiler, server, settings->home, profile_told);
+>>>>>>> 553fb271cc4d651b3b5e62d6c6beb0b692fa1d2f
     if (status == 0) status = make_pools(server, why, size);
     if (status == 0) status = fl_interruption_open();
     if (status == 0) status = fl_modules_new(&server->modules);
@@ -678,6 +707,7 @@ static void tear_down(fl_server *server)
     fl_channels_free(server->channels);
     stop_admin(server);
     if (!end_loop(server)) leave(server, 0);
+    fl_profiler_free(server->profiler);
     fl_modules_free(server->modules);
     fl_metrics_free(server->metrics);
     fl_ledger_close(server->ledger);

@@ -23,6 +23,7 @@ typedef struct fl_thread fl_thread;
 typedef struct fl_pool fl_pool;
 typedef struct fl_pools fl_pools;
 typedef struct fl_spares fl_spares;
+typedef struct fl_profiler fl_profiler;
 
 int fl_server_run(const fl_settings *settings);
 
@@ -51,5 +52,6 @@ unsigned fl_server_web_count(fl_server *server);
 fl_web *fl_server_web(fl_server *server, unsigned number); /* who has that place now */
 void fl_server_set_web(fl_server *server, unsigned number, fl_web *web);
 fl_spares *fl_server_spares(fl_server *server);
+fl_profiler *fl_server_profiler(fl_server *server);
 
 #endif

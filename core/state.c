@@ -19,6 +19,7 @@
 #include "modules.h"
 #include "parcel.h"
 #include "pool.h"
+#include "profile.h"
 #include "response.h"
 #include "server.h"
 #include "thread.h"
@@ -442,6 +443,7 @@ static void free_routes(fl_state *state)
 
 void fl_state_free(fl_state *state)
 {
+    fl_profiler_state_closes(fl_server_profiler(state->thread->server), state);
     if (state->address) {
         fl_address_close(state->address);
         fl_address_release(state->address);

@@ -103,11 +103,11 @@ static void turn_over(fl_watch *watch, unsigned number)
     *watched = (fl_watched){0};
 }
 
-/* The app of the state whose Lua runs. */
+/* The app whose Lua runs. The state itself may be gone: its turn may end, and the thread, while it
+ * is looked at. */
 static unsigned app_of(fl_web *web)
 {
-    lua_State *L = atomic_load(&web->thread.interruption.inside);
-    return fl_state_of(L)->number;
+    return atomic_load_explicit(&web->thread.running_app, memory_order_relaxed);
 }
 
 static void replace_process(fl_watch *watch, const char *what)

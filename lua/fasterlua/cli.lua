@@ -124,6 +124,51 @@ local function print_version(host)
   say(("fasterlua %s%s"):format(host.version, libraries))
 end
 
+-- A number within bounds, as argparse wants it.
+local function number_from(least, most, is_whole)
+  return function(argument)
+    local number = argument:find("^[%d.]+$") and tonumber(argument)
+    if number and number >= least and number <= most
+        and (not is_whole or number == math.floor(number)) then
+      return number
+    end
+    return nil, ("expected %s from %s to %s, got '%s'"):format(
+      is_whole and "a whole number" or "a number", least, most, argument)
+  end
+end
+
+local function check_state(argument)
+  local app, thread = argument:match("^(.+):(%d+)$")
+  return { app = app or argument, thread = tonumber(thread) }
+end
+
+local function add_address(command)
+  command:argument("ADDRESS", "Its admin listener, HOST:PORT or a socket's path (default: the "
+    .. "setting admin).", nil, nil, "?"):argname("ADDRESS")
+end
+
+-- The commands that look at a running server.
+local function add_seeing(parser)
+  local top = parser:command("top", "Show what a running server does, live.")
+  add_address(top)
+  top:option("--interval", "Seconds between two looks (default 1).", 1)
+    :argname("S"):convert(number_from(0.1, 60)):show_default(false)
+  top:flag("--once", "Print one screen after one interval; also when stdout is no terminal.")
+  add_common(top)
+  local profile = parser:command("profile",
+    "Show where the Lua of a running server spends its time, as a flame graph.")
+  add_address(profile)
+  profile:option("--seconds", "How long to look (default 10).", 10)
+    :argname("N"):convert(number_from(0.1, 300)):show_default(false)
+  profile:option("--state", "App, and number of the web thread (default: the only app, on the "
+    .. "thread that has computed most)."):argname("APP[:THREAD]"):convert(check_state)
+  profile:option("--interval", "Milliseconds of processor time between samples (default 4).")
+    :argname("MS"):convert(number_from(1, 1000, true))
+  profile:option("--output", "File to write, - for stdout (default profile.svg)."):argname("FILE")
+  profile:flag("--folded", "Write lines `a;b;c COUNT` instead of a picture (default to stdout).")
+  add_common(profile)
+end
+
 ---@param host fasterlua.cli.Host
 local function build_parser(host)
   local comments = describe(host)
@@ -145,6 +190,7 @@ local function build_parser(host)
   local config = parser:command("config", "Print the settings in effect.")
   config:flag("--explain", "Say of each where its value comes from and what it means.")
   add_settings(config, comments)
+  add_seeing(parser)
   parser:command("version", "Show the version.")
   parser:add_complete_command():help_max_width(100)
   return parser
@@ -287,7 +333,68 @@ local function check(options, host)
   return status
 end
 
+-- Of the server that the same settings would start.
+local function admin_address(options, host)
+  local address = options.ADDRESS or attempt(FAILURE, merge, options, host).values.admin
+  if address == "" then
+    fail(USAGE, "no address: start the server with `fasterlua serve --admin ADDRESS` (HOST:PORT "
+      .. "or a socket's path), and give it here or in the setting admin")
+  elseif not address:find("/", 1, true) and not address:find("^.+:%d+$") then
+    fail(USAGE, ("ADDRESS expects HOST:PORT or a socket's path with a slash, got '%s'"):format(
+      address))
+  end
+  return address
+end
+
+local function see_top(options, host)
+  local top = require "fasterlua.top"
+  local terminal = require "fasterlua.core.terminal"
+  local address = admin_address(options, host)
+  if options.once or not terminal.is_terminal() then
+    local text, problem = top.once(address, options.interval)
+    say(text or fail(FAILURE, problem))
+    return 0
+  end
+  local is_done, problem = top.run(address, options.interval)
+  return is_done and 0 or fail(FAILURE, problem)
+end
+
+local function write_output(path, text)
+  if path == "-" then
+    stdout:write(text)
+    return
+  end
+  local file, problem = io.open(path, "wb")
+  local is_written = file and file:write(text) and file:close()
+  if not is_written then
+    fail(FAILURE, problem or ("cannot write %s"):format(path))
+  end
+end
+
+local function see_profile(options, host)
+  local profile = require "fasterlua.profile"
+  local state = options.state or {}
+  local path = options.output or (options.folded and "-" or "profile.svg")
+  local result, problem = profile.take(admin_address(options, host), { seconds = options.seconds,
+    app = state.app, thread = state.thread, interval = options.interval })
+  if not result then
+    fail(FAILURE, problem)
+  elseif result.samples == 0 then
+    fail(FAILURE, ("nothing to show: web thread %s has used no processor time in %g s"):format(
+      result.totals.thread, options.seconds))
+  end
+  write_output(path, options.folded and result.folded or profile.svg(result))
+  io.stderr:write(("%s, web thread %s: %s\n"):format(result.totals.app, result.totals.thread,
+    profile.describe(result)))
+  if path ~= "-" then
+    say(path)
+  end
+  return 0
+end
+
 local commands = {
+  top = see_top,
+  profile = see_profile,
   serve = serve,
   config = config,
   routes = routes,

@@ -22,6 +22,10 @@ typedef struct fixture {
     int port;
     atomic_bool is_ready;
     size_t metrics_size;
+    uv_timer_t profile; /* rings when it is done */
+    uint64_t ticket;
+    atomic_int cancelled;
+    char query[64];
 } fixture;
 
 static bool ready(void *data)
@@ -36,10 +40,35 @@ static void metrics(void *data, fl_buffer *body)
     for (size_t i = 0; i < self->metrics_size; i++) fl_buffer_byte(body, 'm');
 }
 
+static void profile_done(uv_timer_t *timer)
+{
+    fixture *self = timer->data;
+    fl_admin_reply(self->admin, self->ticket, 200, fl_slice_from_string(self->query));
+}
+
+static int profile(void *data, fl_slice query, uint64_t ticket, char *why, size_t size)
+{
+    fixture *self = data;
+    (void)snprintf(self->query, sizeof(self->query), "profile %.*s", (int)query.size, query.data);
+    (void)snprintf(why, size, "busy %s", self->query);
+    if (fl_slice_equal(query, FL_SLICE("refuse"))) return 409;
+    self->ticket = ticket;
+    uint64_t time = fl_slice_equal(query, FL_SLICE("long")) ? 60000 : 50;
+    return uv_timer_start(&self->profile, profile_done, time, 0);
+}
+
+static void cancel(void *data, uint64_t ticket)
+{
+    fixture *self = data;
+    (void)uv_timer_stop(&self->profile);
+    if (ticket == self->ticket) atomic_fetch_add(&self->cancelled, 1);
+}
+
 static void stop_loop(uv_async_t *async)
 {
     fixture *self = async->data;
     fl_admin_stop(self->admin);
+    uv_close((uv_handle_t *)&self->profile, NULL);
     uv_close((uv_handle_t *)async, NULL);
 }
 
@@ -53,13 +82,14 @@ static fixture *fixture_open(const char *address)
 {
     fixture *self = calloc(1, sizeof(*self));
     if (!self || uv_loop_init(&self->loop) < 0) abort();
-    const fl_admin_callbacks callbacks = {ready, metrics, self};
+    const fl_admin_callbacks callbacks = {ready, metrics, profile, cancel, self};
     atomic_store(&self->is_ready, true);
     self->metrics_size = 3;
     if (fl_admin_start(&self->admin, &self->loop, address, &callbacks) < 0) abort();
     self->port = fl_admin_port(self->admin);
     (void)uv_async_init(&self->loop, &self->stop, stop_loop);
-    self->stop.data = self;
+    (void)uv_timer_init(&self->loop, &self->profile);
+    self->stop.data = self->profile.data = self;
     if (uv_thread_create(&self->thread, run_loop, self) < 0) abort();
     return self;
 }
@@ -138,6 +168,86 @@ TEST(health_ready_and_metrics_answer)
     CHECK(strstr(text, "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n") != NULL);
     CHECK(begins(text, "HTTP/1.1 200 ") && ends(text, "\r\n\r\nmmm"));
     CHECK(fixture_close(self));
+}
+
+#define PROGRAMS " HTTP/1.1\r\nHost: x\r\nX-Requested-With: test\r\n\r\n"
+
+TEST(a_profile_is_answered_when_it_is_done)
+{
+    fixture *self = fixture_open("127.0.0.1:0");
+    const char *text = ask(self, "POST /profile?seconds=1" PROGRAMS);
+    CHECK(begins(text, "HTTP/1.1 200 OK\r\n") && ends(text, "\r\n\r\nprofile seconds=1"));
+    CHECK(strstr(text, "\r\nConnection: close\r\n") != NULL);
+    CHECK(ends(ask(self, "POST /profile" PROGRAMS), "\r\n\r\nprofile "));
+    CHECK(atomic_load(&self->cancelled) == 0);
+    CHECK(fixture_close(self));
+}
+
+TEST(a_profile_may_be_refused)
+{
+    fixture *self = fixture_open("127.0.0.1:0");
+    const char *text = ask(self, "POST /profile?refuse" PROGRAMS);
+    CHECK(begins(text, "HTTP/1.1 409 Conflict\r\n") && ends(text, "\r\n\r\nbusy profile refuse"));
+    CHECK(fixture_close(self));
+}
+
+TEST(a_profile_is_no_pages_to_ask_for)
+{
+    fixture *self = fixture_open("127.0.0.1:0");
+    CHECK(begins(ask(self, "POST /profile?seconds=1" CLOSING), "HTTP/1.1 403 "));
+    const char *text = ask(self, "GET /profile?seconds=1" CLOSING);
+    CHECK(begins(text, "HTTP/1.1 405 ") && strstr(text, "\r\nAllow: POST\r\n"));
+    CHECK(begins(ask(self, "POST /profiles" PROGRAMS "GET /health" CLOSING), "HTTP/1.1 404 "));
+    CHECK(self->query[0] == '\0');
+    CHECK(fixture_close(self));
+}
+
+/* The header counts for its own request alone. */
+TEST(a_header_is_forgotten_with_its_request)
+{
+    fixture *self = fixture_open("127.0.0.1:0");
+    const char *text = ask(self, "GET /health" PROGRAMS "POST /profile" CLOSING);
+    CHECK(strstr(text, "okHTTP/1.1 403 ") != NULL);
+    CHECK(fixture_close(self));
+}
+
+TEST(a_profile_is_cancelled_when_its_client_leaves)
+{
+    fixture *self = fixture_open("127.0.0.1:0");
+    int fd = dial(self);
+    say(fd, "POST /profile?long" PROGRAMS);
+    CHECK(begins(ask(self, "GET /health" CLOSING), "HTTP/1.1 200 "));
+    CHECK(atomic_load(&self->cancelled) == 0);
+    close(fd);
+    for (int i = 0; i < 1000 && atomic_load(&self->cancelled) == 0; i++) usleep(5000);
+    CHECK(atomic_load(&self->cancelled) == 1);
+    CHECK(fixture_close(self));
+}
+
+TEST(a_profile_is_cancelled_by_the_end)
+{
+    fixture *self = fixture_open("127.0.0.1:0");
+    int fd = dial(self);
+    say(fd, "POST /profile?long" PROGRAMS);
+    CHECK(begins(ask(self, "GET /health" CLOSING), "HTTP/1.1 200 "));
+    CHECK(fixture_close(self));
+    close(fd);
+}
+
+TEST(an_address_is_split)
+{
+    char *host, *port, plain[] = "localhost:80", six[] = "[::1]:9000";
+    CHECK(fl_admin_split_address(plain, &host, &port) == 0);
+    CHECK(strcmp(host, "localhost") == 0 && strcmp(port, "80") == 0);
+    CHECK(fl_admin_split_address(six, &host, &port) == 0);
+    CHECK(strcmp(host, "::1") == 0 && strcmp(port, "9000") == 0);
+    static const char *const wrong[] = {
+        "", "80", ":80", "a:", "a:b", "a:65536", "::1:80", "[::1:80"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        char copy[32];
+        (void)snprintf(copy, sizeof(copy), "%s", wrong[i]);
+        CHECK(fl_admin_split_address(copy, &host, &port) == UV_EINVAL);
+    }
 }
 
 TEST(ready_is_503_while_draining)
@@ -324,7 +434,7 @@ static int start_alone(const char *address)
 {
     uv_loop_t loop;
     fl_admin *admin = NULL;
-    const fl_admin_callbacks callbacks = {ready, metrics, NULL};
+    const fl_admin_callbacks callbacks = {ready, metrics, profile, cancel, NULL};
     if (uv_loop_init(&loop) < 0) abort();
     int status = fl_admin_start(&admin, &loop, address, &callbacks);
     if (status == 0) fl_admin_stop(admin);

@@ -78,7 +78,8 @@ describe("the command", function()
   end)
 
   it("helps with everything", function()
-    local commands = { "serve", "routes", "check", "config", "version", "completion" }
+    local commands = { "serve", "routes", "check", "config", "top", "profile", "version",
+      "completion" }
     local status, out = run { "--help" }
     assert.equal(0, status)
     for _, command in ipairs(commands) do
@@ -105,6 +106,7 @@ describe("the command", function()
       assert.equal("", err)
       assert.equal(0, status)
       contains(out, "forwarded-allow-ips")
+      contains(out, "profile")
     end
   end)
 
