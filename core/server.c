@@ -644,12 +644,9 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
-<<<<<<< HEAD
     if (status == 0) status = make_channels_and_topics(server);
-=======
     if (status == 0)
         status = fl_profiler_new(&server->profiler, server, settings->home, profile_told);
->>>>>>> 553fb271cc4d651b3b5e62d6c6beb0b692fa1d2f
     if (status == 0) status = make_pools(server, why, size);
     if (status == 0) status = fl_interruption_open();
     if (status == 0) status = fl_modules_new(&server->modules);
