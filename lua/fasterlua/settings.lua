@@ -368,6 +368,7 @@ local reserved = {
   FASTERLUA_CONF = true,
   FASTERLUA_ENV_FILE = true,
   FASTERLUA_HOME = true,
+  FASTERLUA_POOL = true,
   FASTERLUA_SERVER = true,
 }
 
