@@ -159,29 +159,24 @@ static const fl_op_kind job_kind = {"a job", take, cancel, close_op};
 
 /* run */
 
-static bool is_in_process(lua_State *L)
+/* The pools that a handle means are those of the process that has sent the job. */
+static void check_not_in_process(lua_State *L, const fl_state *state)
 {
-    const fl_state *state = fl_state_of(L);
-    return state && fl_server_is_pool(state->thread->server);
+    if (!fl_server_is_pool(state->thread->server)) return;
+    push_failure(L, "pool_unavailable", 500,
+                 "a job of a pool with isolation = \"process\" cannot use pools");
+    lua_error(L);
 }
 
 static fl_pool *check_pool(lua_State *L, int index)
 {
     fl_state *state = fl_state_of(L);
     if (!state) luaL_error(L, "there are no pools here");
+    check_not_in_process(L, state);
     lua_Integer number = luaL_checkinteger(L, index);
     fl_pool *pool = fl_pools_at(fl_server_pools(state->thread->server), (unsigned)number);
     if (!pool) luaL_error(L, "there is no such pool");
     return pool;
-}
-
-/* nil, error: the pools are those of the process that has sent the job. */
-static int refuse_nesting(lua_State *L)
-{
-    lua_pushnil(L);
-    push_failure(L, "pool_unavailable", 500,
-                 "a job of a pool with isolation = \"process\" cannot use pools");
-    return 2;
 }
 
 static uint64_t bit(const fl_pool *pool)
@@ -294,7 +289,6 @@ static int submit(pool_op *self)
 static int pool_run(lua_State *L)
 {
     static const char *const kinds[] = {"call", "map", "stream", NULL};
-    if (is_in_process(L)) return refuse_nesting(L);
     fl_pool *pool = check_pool(L, POOL);
     fl_job_kind kind = (fl_job_kind)luaL_checkoption(L, KIND, NULL, kinds);
     uint64_t timeout = check_timeout(L, pool);
