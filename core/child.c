@@ -15,8 +15,8 @@ extern char **environ;
 /* The service manager speaks to the supervisor alone. */
 static bool is_inherited(const char *variable)
 {
-    static const char *const own[] = {
-        "FASTERLUA_SERVER=", "NOTIFY_SOCKET=", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES="};
+    static const char *const own[] = {"FASTERLUA_SERVER=", "FASTERLUA_POOL=", "NOTIFY_SOCKET=",
+                                      "LISTEN_PID=",       "LISTEN_FDS=",     "LISTEN_FDNAMES="};
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
         if (strncmp(variable, own[i], strlen(own[i])) == 0) return false;
     return true;

@@ -234,8 +234,8 @@ static int open_pipes(fl_exec *exec, uv_loop_t *loop, int theirs[PIPES])
 /* The server's place in its supervisor, and what the service manager says to that alone. */
 static bool is_inherited(const char *variable)
 {
-    static const char *const own[] = {
-        "FASTERLUA_SERVER=", "NOTIFY_SOCKET=", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES="};
+    static const char *const own[] = {"FASTERLUA_SERVER=", "FASTERLUA_POOL=", "NOTIFY_SOCKET=",
+                                      "LISTEN_PID=",       "LISTEN_FDS=",     "LISTEN_FDNAMES="};
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
         if (strncmp(variable, own[i], strlen(own[i])) == 0) return false;
     return true;

@@ -2,7 +2,8 @@
  *
  * One Lua state lives while the command is understood: it checks LuaJIT, merges the settings, runs
  * every command but `serve` (lua/fasterlua/cli.lua) and is gone before anything is served. The
- * supervisor starts server processes with the same arguments; FASTERLUA_SERVER tells them apart.
+ * supervisor starts server processes with the same arguments, which start those of their pools so;
+ * FASTERLUA_SERVER and FASTERLUA_POOL tell them apart.
  *
  * Exit status: 0, 1 failure, 2 wrong usage, 3 failed start. */
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 #include "bind/terminal.h"
 #include "canary.h"
 #include "control.h"
+#include "pool_child.h"
 #include "server.h"
 #include "settings.h"
 #include "state.h"
@@ -37,7 +39,8 @@ enum { EXIT_START_FAILED = 3 };
 
 typedef struct command {
     char **argv;
-    bool is_server;      /* a server process: failures are told to the supervisor */
+    bool is_server;      /* a server process: failures are told to the supervisor, */
+    bool is_pool;        /* or of a pool: to its server process */
     char home[PATH_MAX]; /* the installation */
     int status;
     bool serves; /* `settings` is filled and to be served */
@@ -128,7 +131,7 @@ static void push_host(lua_State *L, const command *self)
     lua_setfield(L, -2, "version");
     lua_pushfstring(L, "%s, libuv %s", LUAJIT_VERSION, uv_version_string());
     lua_setfield(L, -2, "libraries");
-    lua_pushboolean(L, self->is_server);
+    lua_pushboolean(L, self->is_server || self->is_pool);
     lua_setfield(L, -2, "is_server");
 }
 
@@ -178,6 +181,10 @@ static int add_traceback(lua_State *L)
 /* To the supervisor, which logs it, or to the user. */
 static void tell(const command *self, const char *message)
 {
+    if (self->is_pool) {
+        fl_pool_child_fail(message);
+        return;
+    }
     bool is_told =
         self->is_server && fl_control_send(FL_CONTROL_FD, FL_CONTROL_FAILED, message, NULL, 0) == 0;
     if (!is_told) (void)fprintf(stderr, "fasterlua: %s\n", message);
@@ -225,7 +232,8 @@ static void warn_about_root(const fl_settings *settings)
 
 static int serve(const command *self)
 {
-    if (self->is_server) return fl_server_run(&self->settings);
+    if (self->is_pool) return fl_server_run_pool(&self->settings);
+    if (self->is_server) return fl_server_run(&self->settings, self->argv);
     warn_about_root(&self->settings);
     return fl_supervisor_run(&self->settings, self->argv);
 }
@@ -233,7 +241,10 @@ static int serve(const command *self)
 int main(int argc, char **argv)
 {
     (void)argc;
-    command self = {.argv = argv, .is_server = getenv("FASTERLUA_SERVER") != NULL};
+    command self = {.argv = argv,
+                    .is_server = getenv("FASTERLUA_SERVER") != NULL,
+                    .is_pool = getenv("FASTERLUA_POOL") != NULL};
+    if (self.is_pool) fl_pool_child_begin();
     occupy_standard_descriptors();
     int status = understand(&self);
     if (!self.serves) return status;

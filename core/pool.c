@@ -429,7 +429,7 @@ static void cancel_running(fl_job *job, const char *reason)
     fl_pool_thread_cancel(thread, job);
 }
 
-void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
+bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
 {
     bool dropped = false;
     pthread_mutex_lock(&pool->lock);
@@ -443,6 +443,7 @@ void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
     }
     pthread_mutex_unlock(&pool->lock);
     if (dropped) fl_job_release(job);
+    return dropped;
 }
 
 /* With the lock held: what is queued will not be run. */
@@ -482,7 +483,7 @@ static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
     int status = 0;
     thread->wanted = false;
     set_idle(pool, thread);
-    if (fl_thread_is_quiet(&thread->thread)) {
+    if (fl_pool_thread_may_sleep(thread)) {
         thread->place = FL_POOL_ASLEEP;
         struct timespec until = time_at(uv_hrtime() + pool->options.idle);
         while (!thread->wanted && !pool->closed && status == 0)
@@ -569,6 +570,14 @@ void fl_pool_state_replaced(fl_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
+bool fl_pool_is_closed(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool closed = pool->closed;
+    pthread_mutex_unlock(&pool->lock);
+    return closed;
+}
+
 void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
 {
     pthread_mutex_lock(&pool->lock);
@@ -636,7 +645,7 @@ static void interrupt(fl_pool_thread *thread, uint64_t turn)
 
 static void escalate(fl_pool *pool, fl_pool_thread *thread, uint64_t late, uint64_t now)
 {
-    if (late <= NOTICE) return;
+    if (late <= NOTICE || pool->options.process) return; /* the thread itself kills its process */
     uint64_t turn;
     bool in_lua = is_in_lua(thread, &turn);
     if (late > NOTICE + (in_lua ? INTERRUPTION : WAY_OUT))

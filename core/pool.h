@@ -8,7 +8,10 @@
  * A job past its time is told so at its next await; soon after, the thread is interrupted by a
  * signal, and when that does not help either, the thread is *retired*: the pool forgets it and
  * starts another one. A retired thread still owns all it has; when its job ends after all, it
- * closes that and is gone. */
+ * closes that and is gone.
+ *
+ * With the option `process` each thread has a child process (pool_process.h) instead of states:
+ * what cannot be stopped is killed there, and no thread is ever retired. */
 #ifndef FL_POOL_H
 #define FL_POOL_H
 
@@ -82,9 +85,9 @@ int fl_pool_submit(fl_pool *pool, fl_job *job, bool more);
 /* After a submission that said `more`: the caller has no more for now. */
 void fl_pool_call(fl_pool *pool);
 
-/* Nobody waits for it any more. Not started, it never runs; started, it ends at its next await.
- * `reason` is static text. */
-void fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason);
+/* Nobody waits for it any more. Not started, it never runs, and true is returned; started, it ends
+ * at its next await. `reason` is static text. */
+bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason);
 
 void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats);
 void fl_pool_close(fl_pool *pool); /* refuses jobs from now on; threads end with what is queued */
@@ -98,6 +101,8 @@ fl_job *fl_pool_take(fl_pool *pool, fl_pool_thread *thread);
 bool fl_pool_finish(fl_pool *pool, fl_pool_thread *thread, fl_job *job, uint64_t ran,
                     uint64_t crossed);
 void fl_pool_state_replaced(fl_pool *pool);
+
+bool fl_pool_is_closed(fl_pool *pool);
 
 /* Last thing a thread does. */
 void fl_pool_left(fl_pool *pool, fl_pool_thread *thread);

@@ -23,6 +23,12 @@ void fl_pool_thread_run_loop(fl_pool_thread *self, uv_run_mode mode)
     self->looping = false;
 }
 
+/* A process may end while it has nothing to do. */
+bool fl_pool_thread_may_sleep(const fl_pool_thread *self)
+{
+    return !self->process && fl_thread_is_quiet(&self->thread);
+}
+
 /* A loop that does not run must not be stopped: its next run would end before it begins. */
 static void stop_loop(fl_pool_thread *self)
 {
@@ -52,7 +58,11 @@ static void deliver_cancel(fl_message *message, void *owner)
 {
     fl_pool_thread *self = owner;
     fl_job *job = job_of_cancel(message);
-    if (self->running == job && self->request) cancel_request(self, atomic_load(&job->cancelled));
+    const char *reason = atomic_load(&job->cancelled);
+    if (self->running == job && self->process)
+        fl_pool_process_cancel(self->process, reason);
+    else if (self->running == job && self->request)
+        cancel_request(self, reason);
     fl_job_release(job);
 }
 
@@ -384,8 +394,21 @@ static fl_request *request_for(fl_pool_thread *self, fl_state *state, fl_job *jo
     return request;
 }
 
+static void process_answered(fl_thread *thread, uint64_t ran)
+{
+    fl_pool_thread *self = (fl_pool_thread *)thread;
+    self->running = NULL;
+    self->ran = ran;
+    stop_loop(self);
+}
+
 static void start_job(fl_pool_thread *self, fl_job *job)
 {
+    if (self->process) {
+        self->running = job;
+        fl_pool_process_run(self->process, job);
+        return;
+    }
     if (self->places[job->app].broken) close_state(self, job->app);
     fl_state *state = state_for(self, job);
     if (!state) return;
@@ -440,6 +463,10 @@ static bool run_job(fl_pool_thread *self, fl_job *job)
     uint64_t crossed = took > self->ran ? took - self->ran : 0;
     bool kept = fl_pool_finish(self->pool, self, job, self->ran, crossed);
     if (!kept) return false;
+    if (self->process) {
+        if (fl_pool_process_settle(self->process)) fl_pool_state_replaced(self->pool);
+        return true;
+    }
     tidy(self);
     maybe_replace_state(self, app);
     return true;
@@ -456,10 +483,11 @@ static void *run(void *data)
     fl_pool *pool = self->pool;
     fl_job *job;
     fl_thread_begin(&self->thread);
-    set_nice(fl_pool_options_of(pool)->nice);
+    if (!self->process) set_nice(fl_pool_options_of(pool)->nice);
     while ((job = fl_pool_take(pool, self)) != NULL)
         if (!run_job(self, job)) break;
     for (unsigned i = 0; i < self->thread.state_count; i++) close_state(self, i);
+    if (self->process) fl_pool_process_free(self->process);
     fl_thread_end_loop(&self->thread);
     fl_pool_left(pool, self); /* the server may end from here on */
     fl_thread_close(&self->thread);
@@ -498,10 +526,14 @@ static int init(fl_pool_thread *self, fl_pool *pool)
 
 static int launch(fl_pool_thread *self)
 {
+    fl_thread *thread = &self->thread;
     init_condition(&self->wake);
-    int status = uv_async_init(&self->thread.loop, &self->summons, summoned);
+    int status = uv_async_init(&thread->loop, &self->summons, summoned);
+    if (status == 0 && fl_pool_options_of(self->pool)->process)
+        status = fl_pool_process_new(&self->process, self->pool, thread, process_answered);
     if (status == 0) status = fl_thread_start(&self->thread, run, self);
     if (status == 0) return 0;
+    if (self->process) fl_pool_process_free(self->process);
     fl_thread_end_loop(&self->thread);
     fl_thread_close(&self->thread); /* frees the states' table too */
     self->thread.states = NULL;

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "pool.h"
+#include "pool_process.h"
 #include "thread.h"
 
 typedef struct fl_pool_place { /* for one app */
@@ -52,6 +53,7 @@ struct fl_pool_thread {
     bool looping;        /* within uv_run */
     bool hook_ended;     /* a stop hook */
     fl_pool_place *places;
+    fl_pool_process *process; /* in which its jobs run; NULL: in its own states */
 };
 
 /* With the pool's lock held: it will take jobs. 0 or a negative uv code. */
@@ -64,6 +66,7 @@ void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job);
 void fl_pool_thread_summon(fl_pool_thread *thread);
 
 /* *loop*. */
+bool fl_pool_thread_may_sleep(const fl_pool_thread *thread); /* nothing needs its loop */
 void fl_pool_thread_run_loop(fl_pool_thread *thread, uv_run_mode mode);
 /* Runs the handler of a request that is the job, once the app's start hooks have run here. */
 void fl_pool_thread_handle(fl_request *request);

@@ -23,6 +23,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "pool.h"
+#include "pool_child.h"
 #include "pool_metrics.h"
 #include "privileges.h"
 #include "profile.h"
@@ -43,6 +44,8 @@ typedef enum { LOADING, LISTENING, SERVING, DRAINING, ENDING } server_phase;
 
 struct fl_server {
     const fl_settings *settings;
+    char **arguments;
+    fl_pool_child *pool_child; /* NULL: this is a server process */
     fl_log *log;
     fl_ledger *ledger;
     fl_segment *segment;
@@ -258,6 +261,21 @@ fl_profiler *fl_server_profiler(fl_server *server)
 const fl_app_place *fl_server_app(fl_server *server, size_t number)
 {
     return server->apps[number];
+}
+
+const fl_settings *fl_server_settings(const fl_server *server)
+{
+    return server->settings;
+}
+
+char **fl_server_arguments(const fl_server *server)
+{
+    return server->arguments;
+}
+
+bool fl_server_is_pool(const fl_server *server)
+{
+    return server->pool_child != NULL;
 }
 
 unsigned fl_server_app_number(fl_server *server, const fl_app_place *app)
@@ -619,15 +637,19 @@ static int make_loop(fl_server *server)
     return status ? status : fl_mailbox_new(&server->mailbox, &server->loop, server);
 }
 
-static int set_up(fl_server *server, char *why, size_t size)
+static void ignore_signals(void)
 {
-    const fl_settings *settings = server->settings;
-    read_environment(server);
-    raise_descriptor_limit();
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGINT, SIG_IGN); /* the supervisor decides */
     (void)signal(SIGTERM, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
+}
+
+/* What the processes of a server have in common. */
+static int set_up_shared(fl_server *server, char *why, size_t size)
+{
+    const fl_settings *settings = server->settings;
+    ignore_signals();
     (void)fcntl(FL_CONTROL_FD, F_SETFD, FD_CLOEXEC); /* what apps start must not speak for us */
     (void)fcntl(FL_LEDGER_FD, F_SETFD, FD_CLOEXEC);
     (void)fcntl(FL_SEGMENT_FD, F_SETFD, FD_CLOEXEC);
@@ -639,7 +661,15 @@ static int set_up(fl_server *server, char *why, size_t size)
         (void)snprintf(why, size, "%s", uv_strerror(status));
         return status;
     }
-    status = fl_segment_map(&server->segment, FL_SEGMENT_FD, why, size);
+    return fl_segment_map(&server->segment, FL_SEGMENT_FD, why, size);
+}
+
+static int set_up(fl_server *server, char *why, size_t size)
+{
+    const fl_settings *settings = server->settings;
+    read_environment(server);
+    raise_descriptor_limit();
+    int status = set_up_shared(server, why, size);
     if (status < 0) return status;
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
@@ -715,17 +745,63 @@ static void tear_down(fl_server *server)
     free(server);
 }
 
-int fl_server_run(const fl_settings *settings)
+int fl_server_run(const fl_settings *settings, char **arguments)
 {
     char why[512] = "";
     fl_server *server = calloc(1, sizeof(*server));
     if (!server) return START_FAILED;
     server->settings = settings;
+    server->arguments = arguments;
     if (set_up(server, why, sizeof(why)) < 0) {
         say(server, FL_CONTROL_FAILED, why);
         _exit(START_FAILED);
     }
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     tear_down(server);
+    return 0;
+}
+
+/* a child process of a pool */
+
+static int set_up_pool(fl_server *server, char *why, size_t size)
+{
+    int status = set_up_shared(server, why, size);
+    if (status < 0) return status;
+    status = uv_loop_init(&server->loop);
+    if (status == 0) status = fl_mailbox_new(&server->mailbox, &server->loop, server);
+    if (status == 0) status = make_pools(server, why, size);
+    if (status == 0) status = fl_interruption_open();
+    if (status == 0) status = fl_modules_new(&server->modules);
+    if (status == 0) status = fl_pool_child_open(&server->pool_child, server, why, size);
+    if (status < 0 && !why[0]) (void)snprintf(why, size, "%s", uv_strerror(status));
+    return status;
+}
+
+static void tear_down_pool(fl_server *server)
+{
+    if (!stop_pools(server)) leave(server, 0);
+    fl_pool_child_close(server->pool_child);
+    fl_pools_free(server->pools);
+    if (!end_loop(server)) leave(server, 0);
+    fl_modules_free(server->modules);
+    fl_ledger_close(server->ledger);
+    fl_segment_close(server->segment);
+    fl_log_close(server->log, LOG_PATIENCE);
+    free((void *)server->apps);
+    free(server);
+}
+
+int fl_server_run_pool(const fl_settings *settings)
+{
+    char why[512] = "";
+    fl_server *server = calloc(1, sizeof(*server));
+    if (!server) return START_FAILED;
+    server->settings = settings;
+    if (set_up_pool(server, why, sizeof(why)) < 0) {
+        fl_pool_child_fail(why);
+        _exit(START_FAILED);
+    }
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    tear_down_pool(server);
     return 0;
 }

@@ -25,7 +25,12 @@ typedef struct fl_pools fl_pools;
 typedef struct fl_spares fl_spares;
 typedef struct fl_profiler fl_profiler;
 
-int fl_server_run(const fl_settings *settings);
+/* `arguments`: the program's, with which pools start processes of their own. */
+int fl_server_run(const fl_settings *settings, char **arguments);
+
+/* Such a process (pool_child.h): it has no web threads, listeners, admin address and watch thread,
+ * and ends when its parent is gone. Its pools are there by name; jobs of it cannot use them. */
+int fl_server_run_pool(const fl_settings *settings);
 
 /* Any thread. */
 fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead); /* self, unless it
@@ -39,6 +44,9 @@ fl_segment *fl_server_segment(fl_server *server); /* until the last web thread i
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */
 const fl_app_place *fl_server_app(fl_server *server, size_t number);      /* longest prefix first */
 unsigned fl_server_app_number(fl_server *server, const fl_app_place *app);
+const fl_settings *fl_server_settings(const fl_server *server);
+char **fl_server_arguments(const fl_server *server);
+bool fl_server_is_pool(const fl_server *server);
 fl_pools *fl_server_pools(fl_server *server);
 fl_pool *fl_server_pool(fl_server *server, const char *name); /* "cpu", "blocking"; NULL: another */
 void fl_server_prepare_thread(fl_server *server, fl_thread *thread); /* what all threads share */

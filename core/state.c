@@ -219,6 +219,11 @@ static void read_pool(fl_state *state, lua_State *L, int index, fl_route *route)
         route->pool =
             fl_pools_at(fl_server_pools(state->thread->server), (unsigned)lua_tointeger(L, -1));
     lua_pop(L, 1);
+    if (route->pool && fl_pool_options_of(route->pool)->process)
+        luaL_error(L,
+                   "route \"%s %s\": pool \"%s\" has isolation = \"process\", which runs "
+                   "functions and no whole handlers",
+                   route->method, route->pattern, fl_pool_options_of(route->pool)->name);
 }
 
 static void read_route(fl_state *state, lua_State *L, int index, fl_route *route)

@@ -165,10 +165,20 @@ static const fl_op_kind job_kind = {"a job", take, cancel, close_op};
 
 /* run */
 
+/* The pools that a handle means are those of the process that has sent the job. */
+static void check_not_in_process(lua_State *L, const fl_state *state)
+{
+    if (!fl_server_is_pool(state->thread->server)) return;
+    push_failure(L, "pool_unavailable", 500,
+                 "a job of a pool with isolation = \"process\" cannot use pools");
+    lua_error(L);
+}
+
 static fl_pool *check_pool(lua_State *L, int index)
 {
     fl_state *state = fl_state_of(L);
     if (!state) luaL_error(L, "there are no pools here");
+    check_not_in_process(L, state);
     lua_Integer number = luaL_checkinteger(L, index);
     fl_pool *pool = fl_pools_at(fl_server_pools(state->thread->server), (unsigned)number);
     if (!pool) luaL_error(L, "there is no such pool");
@@ -293,6 +303,9 @@ static int pool_run(lua_State *L)
     uint64_t timeout = check_timeout(L, pool);
     luaL_checkany(L, FUNCTION);
     int count = lua_gettop(L) - FUNCTION;
+    if (kind == FL_JOB_STREAM && fl_pool_options_of(pool)->process)
+        return luaL_error(L, "pool \"%s\" has isolation = \"process\", which streams nothing yet",
+                          fl_pool_options_of(pool)->name);
     fl_state *state = fl_state_of(L);
     uint64_t chain = chain_of(state);
     if (chain & bit(pool)) return refuse_cycle(L, pool, chain);

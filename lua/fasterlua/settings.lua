@@ -372,6 +372,7 @@ local reserved = {
   FASTERLUA_CONF = true,
   FASTERLUA_ENV_FILE = true,
   FASTERLUA_HOME = true,
+  FASTERLUA_POOL = true,
   FASTERLUA_SERVER = true,
 }
 

@@ -6,63 +6,9 @@ local support = require "support"
 local app, json = pools.app, pools.json
 local now, slowdown = support.process.now, support.slowdown
 
-local values_app = app [==[
+local values_app = app(pools.values .. [==[
 local own, other = pool("values", { size = 1 }), pool("other", { size = 1 })
 warm(own, other)
-
-local same
-function same(a, b)
-  if type(a) ~= type(b) then return false, type(a) .. " " .. type(b) end
-  if type(a) ~= "table" then
-    if a ~= a then return b ~= b end
-    if a == 0 and b == 0 then return 1 / a == 1 / b end
-    return a == b
-  end
-  for key, value in pairs(a) do if not same(value, b[key]) then return false, key end end
-  for key in pairs(b) do if a[key] == nil then return false, key end end
-  return true
-end
-
-local int64 = require("ffi").typeof("int64_t")
-local deep = {}
-do local at = deep for _ = 1, 90 do at.deeper = {} at = at.deeper end end
-local values = {
-  ["nil"] = function() return nil end,
-  yes = function() return true end,
-  no = function() return false end,
-  integer = function() return 42 end,
-  fraction = function() return 0.1 end,
-  large = function() return 2 ^ 53 end,
-  huge = function() return 1e308 end,
-  tiny = function() return 5e-324 end,
-  nan = function() return 0 / 0 end,
-  minus_zero = function() return -0.0 end,
-  infinity = function() return 1 / 0 end,
-  minus_infinity = function() return -1 / 0 end,
-  int64 = function() return int64(2) ^ 62 + 1 end,
-  minus_int64 = function() return -int64(2) ^ 62 end,
-  empty_string = function() return "" end,
-  zeros = function() return "a\0b\0" end,
-  every_byte = function()
-    local bytes = {}
-    for i = 0, 255 do bytes[#bytes + 1] = string.char(i) end
-    return table.concat(bytes)
-  end,
-  ["64 KiB - 1"] = function() return ("x"):rep(65535) end,
-  ["64 KiB"] = function() return ("y"):rep(65536) end,
-  ["64 KiB + 1"] = function() return ("z"):rep(65537) end,
-  ["5 MB"] = function() return ("0123456789"):rep(500000) end,
-  null = function() return fl.null end,
-  empty_table = function() return {} end,
-  list = function() return { 1, "two", { 3 } } end,
-  map = function() return { a = 1, b = { c = fl.null, d = { true, false } } } end,
-  number_keys = function() return { [0.5] = "half", [-1] = "minus", [100] = "hundred" } end,
-  deep = function() return deep end,
-  large_within = function() return { ("a"):rep(70000), { ("b"):rep(80000) } } end,
-}
-local names = {}
-for name in pairs(values) do names[#names + 1] = name end
-table.sort(names)
 
 app:get("/round-trip", function()
   local wrong = {}
@@ -178,7 +124,7 @@ end)
 app:get("/handle-upvalue", function()
   return await(own:run(function() return other.name .. fl.await(other:run(string.upper, "x")) end))
 end)
-]==]
+]==])
 
 describe("what crosses to a pool's state", function()
   support.describe_server("and back", pools.options(values_app), function(get_server)

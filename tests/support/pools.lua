@@ -101,6 +101,65 @@ local function until_true(fn, seconds)
 end
 ]]
 
+---Text of an app: `values`, functions that make something that crosses; `names`, theirs in order;
+---`same`, which compares.
+M.values = [==[
+local same
+function same(a, b)
+  if type(a) ~= type(b) then return false, type(a) .. " " .. type(b) end
+  if type(a) ~= "table" then
+    if a ~= a then return b ~= b end
+    if a == 0 and b == 0 then return 1 / a == 1 / b end
+    return a == b
+  end
+  for key, value in pairs(a) do if not same(value, b[key]) then return false, key end end
+  for key in pairs(b) do if a[key] == nil then return false, key end end
+  return true
+end
+
+local int64 = require("ffi").typeof("int64_t")
+local deep = {}
+do local at = deep for _ = 1, 90 do at.deeper = {} at = at.deeper end end
+local values = {
+  ["nil"] = function() return nil end,
+  yes = function() return true end,
+  no = function() return false end,
+  integer = function() return 42 end,
+  fraction = function() return 0.1 end,
+  large = function() return 2 ^ 53 end,
+  huge = function() return 1e308 end,
+  tiny = function() return 5e-324 end,
+  nan = function() return 0 / 0 end,
+  minus_zero = function() return -0.0 end,
+  infinity = function() return 1 / 0 end,
+  minus_infinity = function() return -1 / 0 end,
+  int64 = function() return int64(2) ^ 62 + 1 end,
+  minus_int64 = function() return -int64(2) ^ 62 end,
+  empty_string = function() return "" end,
+  zeros = function() return "a\0b\0" end,
+  every_byte = function()
+    local bytes = {}
+    for i = 0, 255 do bytes[#bytes + 1] = string.char(i) end
+    return table.concat(bytes)
+  end,
+  ["64 KiB - 1"] = function() return ("x"):rep(65535) end,
+  ["64 KiB"] = function() return ("y"):rep(65536) end,
+  ["64 KiB + 1"] = function() return ("z"):rep(65537) end,
+  ["5 MB"] = function() return ("0123456789"):rep(500000) end,
+  null = function() return fl.null end,
+  empty_table = function() return {} end,
+  list = function() return { 1, "two", { 3 } } end,
+  map = function() return { a = 1, b = { c = fl.null, d = { true, false } } } end,
+  number_keys = function() return { [0.5] = "half", [-1] = "minus", [100] = "hundred" } end,
+  deep = function() return deep end,
+  large_within = function() return { ("a"):rep(70000), { ("b"):rep(80000) } } end,
+}
+local names = {}
+for name in pairs(values) do names[#names + 1] = name end
+table.sort(names)
+
+]==]
+
 ---An app that serves what `text` adds to the prelude.
 ---@param text string
 ---@return table<string, string> files
