@@ -558,16 +558,21 @@ static void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int make_channels_and_topics(fl_server *server)
+static int make_channels(fl_server *server)
 {
     const fl_settings *settings = server->settings;
-    int status = fl_channels_new(&server->channels, settings->channels, settings->channel_bytes);
-    if (status < 0) return status;
+    return fl_channels_new(&server->channels, settings->channels, settings->channel_bytes);
+}
+
+/* `processes` that it takes messages to reach everybody. */
+static int make_topics(fl_server *server, unsigned processes)
+{
+    const fl_settings *settings = server->settings;
     const fl_topic_options options = {.log = server->log,
                                       .segment = server->segment,
                                       .ring = settings->topic_ring,
                                       .bytes = settings->topic_bytes,
-                                      .processes = (unsigned)settings->workers};
+                                      .processes = processes};
     return fl_topics_new(&server->topics, &options);
 }
 
@@ -674,7 +679,8 @@ static int set_up(fl_server *server, char *why, size_t size)
     status = fl_privileges_become(settings->user, settings->group, why, size);
     if (status < 0) return status;
     status = make_loop(server);
-    if (status == 0) status = make_channels_and_topics(server);
+    if (status == 0) status = make_channels(server);
+    if (status == 0) status = make_topics(server, (unsigned)settings->workers);
     if (status == 0)
         status = fl_profiler_new(&server->profiler, server, settings->home, profile_told);
     if (status == 0) status = make_pools(server, why, size);
@@ -769,6 +775,7 @@ static int set_up_pool(fl_server *server, char *why, size_t size)
     if (status < 0) return status;
     status = uv_loop_init(&server->loop);
     if (status == 0) status = fl_mailbox_new(&server->mailbox, &server->loop, server);
+    if (status == 0) status = make_topics(server, 2); /* its parent's, at least, and its own */
     if (status == 0) status = make_pools(server, why, size);
     if (status == 0) status = fl_interruption_open();
     if (status == 0) status = fl_modules_new(&server->modules);
@@ -782,6 +789,7 @@ static void tear_down_pool(fl_server *server)
     if (!stop_pools(server)) leave(server, 0);
     fl_pool_child_close(server->pool_child);
     fl_pools_free(server->pools);
+    fl_topics_free(server->topics);
     if (!end_loop(server)) leave(server, 0);
     fl_modules_free(server->modules);
     fl_ledger_close(server->ledger);

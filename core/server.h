@@ -38,7 +38,7 @@ fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead); 
 uint64_t fl_server_in_flight(fl_server *server);
 fl_mailbox *fl_server_mailbox(fl_server *server); /* of the housekeeping loop; owner: the server */
 uv_loop_t *fl_server_loop(fl_server *server);     /* the housekeeping loop: its thread only */
-fl_channels *fl_server_channels(fl_server *server);
+fl_channels *fl_server_channels(fl_server *server); /* NULL: a child process of a pool */
 fl_topics *fl_server_topics(fl_server *server);
 fl_segment *fl_server_segment(fl_server *server); /* until the last web thread is closed */
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error); /* NULL: loaded */

@@ -30,6 +30,26 @@ static fl_channel *check_channel(lua_State *L, int index)
     return ((handle *)luaL_checkudata(L, index, METATABLE))->channel;
 }
 
+/* NULL: there are none that others could reach. */
+static fl_channels *channels_of(const fl_state *state)
+{
+    return state ? fl_server_channels(state->thread->server) : NULL;
+}
+
+/* Raises where a channel can be opened, for an app has to load there, and not be used.  [-0, +0, e]
+ */
+static fl_state *check_reachable(lua_State *L, const fl_channel *channel)
+{
+    fl_state *state = fl_state_of(L);
+    if (!state) luaL_error(L, "channel \"%s\": there is no server here", fl_channel_name(channel));
+    if (!channels_of(state))
+        luaL_error(L,
+                   "channel \"%s\" does not reach into the process of a job (isolation = "
+                   "\"process\"): give it the items as arguments",
+                   fl_channel_name(channel));
+    return state;
+}
+
 /* errors: tables with kind and message */
 
 static void push_failure(lua_State *L, const char *kind, const char *format, const char *name)
@@ -124,8 +144,7 @@ static const fl_op_kind take_kind = {"a take", take_result, cancel, close_op};
 /* Pushes an op with a wait that is in no line yet. */
 static channel_op *push_op(lua_State *L, fl_channel *channel, const fl_op_kind *kind)
 {
-    fl_state *state = fl_state_of(L);
-    if (!state) luaL_error(L, "channel \"%s\": there is no server here", fl_channel_name(channel));
+    const fl_state *state = check_reachable(L, channel);
     channel_op *self = (channel_op *)fl_op_prepare(L, sizeof(*self), kind);
     self->wait = fl_channel_wait_new(channel, state->address);
     if (!self->wait) luaL_error(L, "not enough memory for a channel's item");
@@ -298,7 +317,7 @@ static int collect_channels(lua_State *L)
     return 0;
 }
 
-/* Those of a state without a server. */
+/* Those of a state that has no others. */
 static fl_channels *own_channels(lua_State *L)
 {
     lua_getfield(L, LUA_REGISTRYINDEX, OWN_CHANNELS);
@@ -326,7 +345,8 @@ static int channel_open(lua_State *L)
     size_t size = (size_t)luaL_optinteger(L, 2, 0);
     const fl_state *state = fl_state_of(L);
     luaL_argcheck(L, length <= FL_CHANNEL_NAME_MOST && strlen(name) == length, 1, "a short name");
-    fl_channels *channels = state ? fl_server_channels(state->thread->server) : own_channels(L);
+    fl_channels *channels = channels_of(state);
+    if (!channels) channels = own_channels(L);
     handle *self = lua_newuserdata(L, sizeof(*self)); /* closed before the channels are */
     self->channel = NULL;
     luaL_getmetatable(L, METATABLE);
@@ -364,7 +384,9 @@ static int channel_size(lua_State *L)
 /* channel:len() -> integer   [-0, +1, e] */
 static int channel_len(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)fl_channel_length(check_channel(L, 1)));
+    fl_channel *channel = check_channel(L, 1);
+    (void)check_reachable(L, channel);
+    lua_pushnumber(L, (lua_Number)fl_channel_length(channel));
     return 1;
 }
 
@@ -372,8 +394,7 @@ static int channel_len(lua_State *L)
 static int channel_close(lua_State *L)
 {
     fl_channel *channel = check_channel(L, 1);
-    const fl_state *state = fl_state_of(L);
-    if (!state) return 0;
+    fl_state *state = check_reachable(L, channel);
     fl_claim_take(&state->thread->claim);
     fl_channel_end(channel);
     fl_claim_give(&state->thread->claim);

@@ -103,6 +103,11 @@ app:get("/take-and-get-stuck/{name}", function(req)
 end)
 app:get("/loop", function() while true do end end)
 
+local alone = fl.state_pool { name = "alone", size = 1, isolation = "process" }
+app:get("/in-process", function()
+  local function try(channel) return (channel:try_put(1)) end
+  return problem_of(function() await(alone:run(try, fl.channel("process"))) end)
+end)
 app:get("/values", function()
   local channel = fl.channel("values")
   local big = ("x"):rep(200000)
@@ -414,6 +419,11 @@ support.describe_server("a channel whose takers are lost", {
       seen[number] = other:request({ path = "/take/lost" }).body
     end
     assert.same({ "1", "2", "3" }, seen)
+  end)
+
+  it("refuses to be used in the process of a job", function()
+    local problem = get_server():get("/in-process"):json()
+    assert.matches('channel "process" does not reach into the process of a job', problem.message)
   end)
 
   it("gives their items to others when the thread of their pool is retired", function()

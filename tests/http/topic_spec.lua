@@ -124,6 +124,22 @@ end)
 app:get("/job", function()
   await(fl.run_in_state(function(topic) topic:subscribe() end, news))
 end)
+local alone = fl.state_pool { name = "alone", size = 1, isolation = "process" }
+app:get("/in-process", function()
+  local topic, back = fl.topic("process"), fl.topic("back")
+  local answers = back:subscribe()
+  local job = alone:run(function(topic, back)
+    local fl = require "fasterlua"
+    local subscription = topic:subscribe()
+    back:publish("ready")
+    back:publish(fl.await(subscription:next()) .. ", too")
+  end, topic, back)
+  local first = await(answers:next())
+  topic:publish("hello")
+  local second = await(answers:next())
+  await(job)
+  return { first, second }
+end)
 app:get("/mistakes", function()
   local function subscribe(options)
     return problem_of(news.subscribe, news, options)
@@ -266,6 +282,10 @@ support.describe_server("a topic of two server processes", {
     for _, client in ipairs(clients) do
       assert.same({ count = 1000, dropped = 0 }, answer(client):json())
     end
+  end)
+
+  it("reaches the processes of jobs, and what they publish reaches everybody", function()
+    assert.same({ "ready", "hello, too" }, get_server():get("/in-process"):json())
   end)
 
   it("refuses messages that are too large for the others", function()
