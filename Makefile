@@ -72,10 +72,11 @@ OPTIMIZE ?= -O2 -g
 WERROR ?=
 FUZZ_RUNS ?= 100000
 FUZZ_SECONDS ?= 20
+SOAK_SECONDS ?= 600
 TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fanout core/topic \
-    core/segment core/shared core/log core/metrics core/admin core/ledger http/threads http/exec http/fs \
-    http/log http/admin http/await http/stream http/pool http/run_in http/shared http/schedule \
-    http/channel http/topic
+    core/segment core/shared core/log core/metrics core/admin core/ledger core/modules \
+    http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool \
+    http/run_in http/shared http/schedule http/channel http/topic
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm
@@ -135,7 +136,7 @@ c_files = $(c_sources) $(wildcard core/*.h core/*/*.h tests/*/*.h)
 lua_files = $(wildcard lua apps conf tests) \
     $(shell grep -ls '^\#!.*luajit' tests/run tests/bench/run)
 
-.PHONY: all serve test bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
+.PHONY: all serve test soak bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
         format asan tsan fuzz bench install uninstall clean check-fresh help FORCE
 
 all: $(BUILD)/fasterlua
@@ -143,6 +144,7 @@ all: $(BUILD)/fasterlua
 help:
 	@echo "make serve        install what is missing, build, serve the example apps on port 8000"
 	@echo "make test         install what is missing, build, run every test (ONLY='pattern …': some)"
+	@echo "make soak         handlers that get stuck, and none that do, under load for $(SOAK_SECONDS) s"
 	@echo "make              build build/fasterlua"
 	@echo "make lint         luacheck, clang's warnings, clang-format (make format repairs the latter)"
 	@echo "make asan, tsan   the tests under AddressSanitizer and UBSan, under ThreadSanitizer"
@@ -195,6 +197,11 @@ serve:
 test:
 	$(call install_missing,run_packages test_packages)
 	@$(MAKE) check
+
+soak:
+	$(call install_missing,run_packages test_packages)
+	@SOAK=$(SOAK_SECONDS) SPEC_SECONDS=$$(($(SOAK_SECONDS) + 900)) $(MAKE) check \
+	    ONLY=http/evacuation
 
 # The load generator of some specs stays a fast one.
 unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=

@@ -24,6 +24,8 @@
 
 static void process(fl_connection *connection, fl_slice data);
 static void expired(fl_deadline *deadline);
+static void go_on(uv_idle_t *idle);
+static void leave_ahead(fl_connection *connection);
 
 static uint64_t loop_now(const fl_connection *connection)
 {
@@ -102,11 +104,12 @@ static void detach_request(fl_connection *connection)
     fl_request_release(request);
 }
 
-void fl_connection_close(fl_connection *connection)
+/* Ends all but the socket. */
+static void let_go(fl_connection *connection)
 {
-    if (connection->phase == FL_CONNECTION_CLOSED) return;
     connection->phase = FL_CONNECTION_CLOSED;
     fl_deadline_stop(&connection->deadline);
+    leave_ahead(connection);
     fl_request *request = connection->request;
     if (request) {
         fl_request_hold(request);
@@ -117,6 +120,12 @@ void fl_connection_close(fl_connection *connection)
     }
     release_unwritten(connection);
     count_connections(connection->web, -1);
+}
+
+void fl_connection_close(fl_connection *connection)
+{
+    if (connection->phase == FL_CONNECTION_CLOSED) return;
+    let_go(connection);
     uv_close((uv_handle_t *)connection->socket, socket_closed);
     if (connection->web->listeners) fl_listener_pause(connection->web->listeners, false);
 }
@@ -307,11 +316,60 @@ static void request_done(fl_connection *connection)
     detach_request(connection);
 }
 
+static bool may_parse(const fl_connection *connection)
+{
+    if (connection->phase != FL_CONNECTION_OPEN || connection->close_after) return false;
+    if (connection->request && connection->request->complete) return false; /* in order */
+    return !connection->output || connection->request; /* the client does not read: wait for it */
+}
+
+static void leave_ahead(fl_connection *connection)
+{
+    if (!connection->ahead_link) return;
+    *connection->ahead_link = connection->next_ahead;
+    if (connection->next_ahead) connection->next_ahead->ahead_link = connection->ahead_link;
+    connection->ahead_link = NULL;
+}
+
+static void enter_ahead(fl_connection *connection)
+{
+    fl_web *web = connection->web;
+    connection->next_ahead = web->ahead;
+    if (connection->next_ahead) connection->next_ahead->ahead_link = &connection->next_ahead;
+    connection->ahead_link = &web->ahead;
+    web->ahead = connection;
+    web->go_on.data = web;
+    uv_idle_start(&web->go_on, go_on);
+}
+
+/* A handler will run, and beneath it must lie no frame that evacuation would lose: the end of the
+ * task that answered, a deadline, a message. So the loop parses, in its next turn. */
+static void go_on_later(fl_connection *connection)
+{
+    fl_connection_flush(connection);
+    if (connection->phase == FL_CONNECTION_OPEN && !connection->ahead_link) enter_ahead(connection);
+}
+
+static void go_on(uv_idle_t *idle)
+{
+    fl_web *web = idle->data;
+    uv_idle_stop(idle);
+    fl_thread_tick(&web->thread);
+    while (web->ahead) {
+        fl_connection *connection = web->ahead;
+        leave_ahead(connection);
+        process(connection, (fl_slice){0});
+    }
+}
+
 void fl_connection_answered(fl_connection *connection)
 {
     if (connection->processing) return; /* process() looks */
     request_done(connection);
-    process(connection, (fl_slice){0});
+    if (connection->ahead.size && may_parse(connection))
+        go_on_later(connection);
+    else
+        process(connection, (fl_slice){0});
 }
 
 /* Refuses what the parser could not take. The connection is beyond repair. */
@@ -342,13 +400,6 @@ static void refuse(fl_connection *connection, int status)
     fl_metric_add(&web->thread.metrics->in_flight, 1);
     fl_handler_refuse(request, status);
     fl_request_release(request);
-}
-
-static bool may_parse(const fl_connection *connection)
-{
-    if (connection->phase != FL_CONNECTION_OPEN || connection->close_after) return false;
-    if (connection->request && connection->request->complete) return false; /* in order */
-    return !connection->output || connection->request; /* the client does not read: wait for it */
 }
 
 /* New bytes of a body whose handler runs. */
@@ -689,11 +740,10 @@ static void bury(fl_connection *connection)
     free(connection);
 }
 
-static int move_socket(fl_connection *connection, fl_web *web, int fd, size_t left)
+static int move_socket(fl_connection *connection, int fd, size_t left)
 {
     uv_tcp_t *socket = malloc(sizeof(*socket));
     if (!socket) return UV_ENOMEM;
-    connection->web = web;
     connection->socket = socket;
     int status = open_socket(connection, fd);
     if (status == 0) status = take_output(connection, left);
@@ -708,19 +758,22 @@ int fl_connection_take_over(fl_connection *connection, fl_web *web)
         bury(connection);
         return UV_ECANCELED;
     }
-    bool reading = connection->reading;
+    bool reading = connection->reading, ahead = connection->ahead_link != NULL;
+    connection->web = web;
     connection->reading = false;
-    int status = move_socket(connection, web, fd, uv_stream_get_write_queue_size(old));
+    leave_ahead(connection);
+    int status = move_socket(connection, fd, uv_stream_get_write_queue_size(old));
     if (status < 0) { /* no memory for its handle */
         close(fd);
-        fl_deadline_stop(&connection->deadline);
-        connection->web = web;
-        count_connections(web, -1);
+        if (connection->request && connection->request->thread != &web->thread)
+            connection->request = NULL; /* nobody's any more */
+        let_go(connection);
         bury(connection);
         return status;
     }
     link_into(connection, web);
     set_reading(connection, reading);
+    if (ahead) enter_ahead(connection);
     if (connection->output && start_write(connection) < 0) fl_connection_close(connection);
     return 0;
 }

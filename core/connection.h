@@ -42,6 +42,7 @@ struct fl_connection {
     fl_buffer ahead; /* bytes read while a request is handled */
     fl_output *output;
     fl_request *unwritten; /* answered in what is queued; have something to do afterwards */
+    fl_connection *next_ahead, **ahead_link; /* web->ahead; link NULL: not in it */
     fl_deadline deadline;
     uint64_t expires;    /* ms; when the present wait is too long; UINT64_MAX: never */
     uint64_t body_since; /* ms */

@@ -21,16 +21,28 @@ static int silence(uv_loop_t *loop)
     return status;
 }
 
-static fl_state *stuck_state(const fl_web *stuck)
+/* One that is not needed any more may be it, too: its tasks end by running. */
+static fl_state *stuck_state(const fl_thread *stuck)
 {
-    for (unsigned i = 0; i < stuck->thread.state_count; i++)
-        if (stuck->thread.states[i]->running) return stuck->thread.states[i];
+    for (unsigned i = 0; i < stuck->state_count; i++)
+        if (stuck->states[i]->running) return stuck->states[i];
+    for (fl_state *state = stuck->discarded; state; state = state->next)
+        if (state->running) return state;
     return NULL;
 }
 
+/* What it counted by itself while it was nobody. */
+static void bring_metrics(fl_thread_metrics *to, const fl_thread_metrics *own)
+{
+    fl_metric_add(&to->tasks, atomic_load_explicit(&own->tasks, memory_order_relaxed));
+    fl_metric_add(&to->jit_flushes, atomic_load_explicit(&own->jit_flushes, memory_order_relaxed));
+}
+
+/* Others find it at its place from here on, with all that they may look at. */
 static void take_place(fl_web *spare, fl_web *stuck)
 {
     fl_thread *thread = &spare->thread, *old = &stuck->thread;
+    bring_metrics(old->metrics, thread->metrics);
     thread->number = old->number;
     thread->metrics = old->metrics;
     thread->slots = old->slots;
@@ -43,6 +55,7 @@ static void take_place(fl_web *spare, fl_web *stuck)
     spare->own_listener = stuck->own_listener;
     spare->phase = stuck->phase;
     spare->closing_idle = stuck->closing_idle;
+    fl_server_set_web(thread->server, thread->number, spare);
 }
 
 static int take_mailboxes(fl_thread *thread, fl_thread *old, void *owner)
@@ -62,6 +75,19 @@ static int take_mailboxes(fl_thread *thread, fl_thread *old, void *owner)
     return 0;
 }
 
+static void take_discarded(fl_thread *thread, fl_thread *old, const fl_state *stuck)
+{
+    for (fl_state *state = old->discarded, *next; state; state = next) {
+        next = state->next;
+        if (state == stuck) continue;
+        state->next = thread->discarded;
+        state->thread = thread;
+        thread->discarded = state;
+        fl_thread_task_ready(thread); /* frees it when its tasks have ended */
+    }
+    old->discarded = NULL;
+}
+
 /* Those of other apps go on as they are. The spare's own ones of these apps are not needed. */
 static void take_states(fl_thread *thread, fl_thread *old, const fl_state *stuck)
 {
@@ -73,6 +99,15 @@ static void take_states(fl_thread *thread, fl_thread *old, const fl_state *stuck
         state->thread = thread;
         if (state->ready) fl_thread_task_ready(thread);
     }
+    take_discarded(thread, old, stuck);
+}
+
+/* What was put off to the end of the turn that never ended. */
+static void take_owed(fl_thread *thread, fl_thread *old)
+{
+    if (!old->owed) return;
+    fl_thread_owe(thread, old->owed, old->owed_data);
+    fl_thread_task_ready(thread);
 }
 
 static void take_deadlines(fl_thread *thread, fl_thread *old, const fl_state *stuck)
@@ -94,8 +129,11 @@ static int copy_slots(fl_slots *to, const fl_slots *from)
     return 0;
 }
 
+/* One whose client has left is answered to nobody. */
 static void leave_request_behind(fl_thread *thread, const fl_request *request)
 {
+    if (!request->connection && request->dispatched && !request->ended)
+        fl_metric_subtract(&thread->metrics->in_flight, 1);
     if (request->slot < thread->slot_count)
         fl_ledger_note_request(&thread->slots[request->slot], 0);
     fl_slots_give(&thread->request_slots, request->slot);
@@ -128,10 +166,12 @@ static void take_listeners(fl_web *spare, fl_web *stuck)
 
 /* a request of the stuck state */
 
+/* As a whole: what its handler has read in chunks is gone. */
 static bool may_run_again(const fl_request *request, bool is_culprit)
 {
-    return !is_culprit && request->route && request->route->replay && !request->answered &&
-           request->dispatched && request->complete;
+    if (is_culprit || !request->route || !request->route->replay) return false;
+    if (request->answered || !request->dispatched || request->refused) return false;
+    return request->complete && fl_request_body(request).size == request->body_size;
 }
 
 /* The same request with memory of its own: nobody but the stuck thread touches the old one. */
@@ -144,7 +184,8 @@ static fl_request *copy_request(fl_web *spare, fl_connection *connection, const 
     fl_buffer_append(&request->head, old->base, old->head_size);
     fl_slice body = fl_request_body(old);
     fl_buffer_slice(&request->body_kept, body);
-    if (request->head.failed || request->body_kept.failed) {
+    fl_buffer_append(&request->trailers, old->trailers.data, old->trailers.size);
+    if (request->head.failed || request->body_kept.failed || request->trailers.failed) {
         fl_request_release(request);
         return NULL;
     }
@@ -221,6 +262,7 @@ static void take_connection(fl_web *spare, fl_web *stuck, fl_connection *connect
     if (is_stuck)
         answer_again(spare, connection, spare->thread.states[gone->number], request == culprit,
                      done);
+    if (in_batch) fl_connection_flush(connection); /* what is not out yet concerns nobody else */
 }
 
 static void take_connections(fl_web *spare, fl_web *stuck, const fl_state *gone,
@@ -238,7 +280,7 @@ static void take_connections(fl_web *spare, fl_web *stuck, const fl_state *gone,
 int fl_evacuate(fl_web *spare, fl_web *stuck, fl_evacuation *done)
 {
     fl_thread *thread = &spare->thread, *old = &stuck->thread;
-    fl_state *gone = stuck_state(stuck);
+    fl_state *gone = stuck_state(old);
     *done = (fl_evacuation){0};
     if (!gone || !thread->states[gone->number]) return UV_EINVAL;
     fl_slots_close(&thread->request_slots);
@@ -251,10 +293,11 @@ int fl_evacuate(fl_web *spare, fl_web *stuck, fl_evacuation *done)
     take_place(spare, stuck);
     fl_thread_tick(thread);
     fl_metric_subtract(&thread->metrics->tasks, gone->live_tasks);
-    fl_state_register_routes(thread->states[gone->number]);
+    if (old->states[gone->number] == gone) fl_state_register_routes(thread->states[gone->number]);
     take_states(thread, old, gone);
     fl_profiler_evacuated(fl_server_profiler(thread->server), old, thread, gone);
     take_requests(thread, old, gone);
+    take_owed(thread, old);
     take_deadlines(thread, old, gone);
     take_listeners(spare, stuck);
     take_connections(spare, stuck, gone, done);

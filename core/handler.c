@@ -214,16 +214,23 @@ static void run(fl_request *request, fl_task *task, int arguments)
     fl_request_release(request);
 }
 
-void fl_handler_run(fl_request *request)
+/* With its handler and its argument pushed; NULL: the request has been answered without it. */
+static fl_task *handler_task(fl_request *request)
 {
     fl_task *task = fl_task_new(request->state, request, handler_ended);
     if (!task) {
         fl_handler_fail(request, 503);
-        return;
+        return NULL;
     }
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, request->route->handler);
     fl_request_push(request, task->co);
-    run(request, task, 1);
+    return task;
+}
+
+void fl_handler_run(fl_request *request)
+{
+    fl_task *task = handler_task(request);
+    if (task) run(request, task, 1);
 }
 
 /* The deadline has passed: the handler is told at its await; when it does not end then, the server
@@ -412,12 +419,21 @@ void fl_handler_body_complete(fl_request *request)
     if (!request->ended && !request->away && request->in_pool) fl_remote_submit(request);
 }
 
+static bool runs_in_pool(const fl_request *request)
+{
+    return request->route->pool || is_exiled(request);
+}
+
 void fl_handler_run_again(fl_request *request)
 {
-    if (request->route->pool || is_exiled(request))
+    if (runs_in_pool(request)) {
         run_in_pool(request);
-    else
-        fl_handler_run(request);
+        return;
+    }
+    fl_task *task = handler_task(request);
+    if (!task) return;
+    fl_task_ready(task, 1);
+    start_timeout(request);
 }
 
 void fl_handler_dispatch(fl_request *request)
@@ -431,8 +447,10 @@ void fl_handler_dispatch(fl_request *request)
         fl_handler_fail(request, 503);
     } else if (request->refused) {
         fl_handler_refuse(request, request->refused);
+    } else if (runs_in_pool(request)) {
+        run_in_pool(request);
     } else {
-        fl_handler_run_again(request);
+        fl_handler_run(request);
     }
 }
 

@@ -13,7 +13,7 @@ void fl_handler_dispatch(fl_request *request);
 /* The client has left: tasks that may be cancelled are, the answer will be dropped. */
 void fl_handler_client_left(fl_request *request);
 
-/* The same as at first, of a request whose state had to be given up. */
+/* The same as at first, of a request whose state had to be given up; in the loop's next turn. */
 void fl_handler_run_again(fl_request *request);
 
 /* Runs the handler in a task of this thread: of a web thread, or of a pool's (remote.h). */

@@ -14,14 +14,16 @@ static int signal_number(void)
     return SIGRTMIN + 5;
 }
 
-static void push_error(lua_State *L, const fl_interruption *interruption)
+static void push_error(lua_State *L, fl_interruption *interruption)
 {
     lua_createtable(L, 0, 3);
-    lua_pushstring(L, interruption->kind);
+    lua_pushstring(L, atomic_load(&interruption->kind));
     lua_setfield(L, -2, "kind");
-    lua_pushinteger(L, interruption->status);
+    lua_pushinteger(L, atomic_load(&interruption->status));
     lua_setfield(L, -2, "status");
+    luaL_where(L, 0); /* the traceback of a hook has no line for its topmost function */
     lua_pushliteral(L, "stopped: it has held its thread for too long");
+    lua_concat(L, 2);
     lua_setfield(L, -2, "message");
 }
 
@@ -50,7 +52,8 @@ static void signalled(int number, siginfo_t *info, void *context)
     fl_interruption *interruption = &thread->interruption;
     lua_State *L = atomic_load(&interruption->inside);
     uint64_t turn;
-    if (fl_claim_look(&thread->claim, &turn) != FL_CLAIM_LUA) return;
+    /* in C with that turn's count: an owning function, after which the hook is called */
+    if (fl_claim_look(&thread->claim, &turn) == FL_CLAIM_RETIRED) return;
     if (!L || turn != atomic_load(&interruption->turn)) return;
     if (atomic_load(&interruption->hooked)) return; /* asked before in this turn */
     atomic_store(&interruption->hooked, true);

@@ -22,7 +22,8 @@ typedef struct fl_interruption { /* of one thread */
     _Atomic bool hooked;         /* the hook is set: to be cleared when the turn is over */
     _Atomic(const char *) kind;  /* of the error to raise: static text */
     _Atomic int status;
-    unsigned raised; /* times, in this turn */
+    _Atomic unsigned app; /* of that state: the number */
+    unsigned raised;      /* times, in this turn */
 } fl_interruption;
 
 /* *boot*, once in a process: installs the handler. 0 or a negative uv code. */

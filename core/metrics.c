@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdalign.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -458,10 +459,19 @@ static uint64_t resident_pages(void)
     return resident;
 }
 
+/* Not opendir, of whose descriptor ThreadSanitizer does not know that it is a new one. */
+static DIR *list_descriptors(void)
+{
+    int fd = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    if (fd >= 0 && !directory) close(fd);
+    return directory;
+}
+
 static uint64_t open_descriptors(void)
 {
     uint64_t count = 0;
-    DIR *directory = opendir("/proc/self/fd");
+    DIR *directory = list_descriptors();
     if (!directory) return 0;
     for (struct dirent *entry; (entry = readdir(directory));)
         if (entry->d_name[0] != '.') count++;
@@ -496,7 +506,13 @@ static void put_process(fl_buffer *out, const fl_process_metrics *process)
     put_single(out, "fasterlua_spare_threads", "gauge",
                "Web threads that stand by for one that is stuck.", process->spare_threads);
     put_single(out, "fasterlua_evacuations_total", "counter",
-               "Stuck handlers whose thread was given up.", process->evacuations);
+               "Web threads given up because a handler could not be stopped.",
+               process->evacuations);
+    put_single(out, "fasterlua_interruptions_total", "counter",
+               "Handlers stopped by an error because they held their thread.",
+               process->interruptions);
+    put_single(out, "fasterlua_retired_threads", "gauge", "Threads given up that still run.",
+               process->retired_threads);
     put_single(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970.",
                process->start_time_unix);
     if (pages > 0)

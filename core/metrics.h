@@ -43,8 +43,9 @@ fl_route_metrics *fl_metrics_route(fl_metrics *metrics, unsigned thread, fl_slic
 void fl_metrics_request(fl_route_metrics *row, int status, uint64_t duration);
 
 typedef struct fl_process_metrics { /* what the process adds when it renders */
-    uint64_t restarts, log_dropped, evacuations, start_time_unix;
+    uint64_t restarts, log_dropped, start_time_unix;
     uint64_t spare_threads;
+    uint64_t evacuations, interruptions, retired_threads;
     const char *version;
 } fl_process_metrics;
 

@@ -321,7 +321,11 @@ static bool is_ready(void *data)
 static void render_metrics(void *data, fl_buffer *body)
 {
     fl_server *server = data;
+    uint64_t longest;
     fl_process_metrics process = {.restarts = server->restarts,
+                                  .interruptions = atomic_load(&server->watch.interruptions),
+                                  .retired_threads =
+                                      fl_spares_retired(server->spares, uv_hrtime(), &longest),
                                   .log_dropped = fl_log_dropped(server->log),
                                   .evacuations = fl_spares_evacuations(server->spares),
                                   .start_time_unix = (uint64_t)server->start_time,

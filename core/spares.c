@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "server.h"
 #include "web.h"
@@ -33,6 +34,26 @@ typedef struct spare_web { /* its metrics are nobody's until it has a place */
     fl_thread_metrics metrics;
 } spare_web;
 
+static int make(fl_spares *spares)
+{
+    spare_web *self = calloc(1, sizeof(*self));
+    if (!self) return UV_ENOMEM;
+    fl_web *web = &self->web;
+    fl_server_prepare_thread(spares->server, &web->thread);
+    web->thread.metrics = &self->metrics;
+    web->own_listener = -1;
+    int status = fl_web_init(web);
+    if (status == 0) status = fl_web_start_spare(web);
+    if (status < 0) { /* descriptors or memory have run out */
+        if (web->spare_fd >= 0) close(web->spare_fd);
+        free(web->read_buffer);
+        free(self);
+        return status;
+    }
+    spares->spare = web;
+    return 0;
+}
+
 int fl_spares_new(fl_spares **out, fl_server *server, unsigned apps)
 {
     fl_spares *spares = calloc(1, sizeof(*spares));
@@ -47,35 +68,15 @@ int fl_spares_new(fl_spares **out, fl_server *server, unsigned apps)
         return UV_ENOMEM;
     }
     pthread_mutex_init(&spares->lock, NULL);
-    return 0;
-}
-
-static int make(fl_spares *spares, unsigned app)
-{
-    spare_web *self = calloc(1, sizeof(*self));
-    if (!self) return UV_ENOMEM;
-    fl_web *web = &self->web;
-    fl_server_prepare_thread(spares->server, &web->thread);
-    web->thread.metrics = &self->metrics;
-    web->own_listener = -1;
-    int status = fl_web_init(web);
-    if (status == 0) status = fl_web_start_spare(web, app);
-    if (status < 0) { /* descriptors or memory have run out */
-        free(self);
-        return status;
-    }
-    spares->spare = web;
-    return 0;
+    return make(spares);
 }
 
 /* With the lock held. */
 static void provide(fl_spares *spares, unsigned app)
 {
+    if (!spares->spare && make(spares) < 0) return;
     spares->states[app] = MAKING;
-    if (spares->spare)
-        fl_web_prepare_spare(spares->spare, app);
-    else if (make(spares, app) < 0)
-        spares->states[app] = UNKNOWN;
+    fl_web_prepare_spare(spares->spare, app);
 }
 
 bool fl_spares_ready(fl_spares *spares, unsigned app, bool *failed)
@@ -88,10 +89,11 @@ bool fl_spares_ready(fl_spares *spares, unsigned app, bool *failed)
     return ready;
 }
 
-void fl_spares_loaded(fl_spares *spares, unsigned app, bool loaded)
+/* One that has been sent meanwhile says nothing of its successor. */
+void fl_spares_loaded(fl_spares *spares, const fl_web *spare, unsigned app, bool loaded)
 {
     pthread_mutex_lock(&spares->lock);
-    spares->states[app] = loaded ? READY : FAILED;
+    if (spares->spare == spare) spares->states[app] = loaded ? READY : FAILED;
     pthread_mutex_unlock(&spares->lock);
 }
 
@@ -111,8 +113,10 @@ void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
     }
     pthread_mutex_unlock(&spares->lock);
     atomic_fetch_add(&spares->evacuations, 1);
-    fl_server_set_web(spares->server, stuck->thread.number, spare);
     fl_web_take_place(spare, stuck);
+    pthread_mutex_lock(&spares->lock);
+    (void)make(spares); /* else when the next one is needed */
+    pthread_mutex_unlock(&spares->lock);
 }
 
 static const char *what_of(fl_spares *spares, const fl_web *stuck)
@@ -186,9 +190,19 @@ static void join_spare(fl_spares *spares, fl_web *spare)
     }
 }
 
+/* Its start hooks, which nobody watches, may never end. */
+static bool is_making(fl_spares *spares)
+{
+    bool making = false;
+    pthread_mutex_lock(&spares->lock);
+    for (unsigned i = 0; i < spares->apps; i++) making |= spares->states[i] == MAKING;
+    pthread_mutex_unlock(&spares->lock);
+    return making;
+}
+
 bool fl_spares_close(fl_spares *spares)
 {
-    if (spares->list) return false;
+    if (spares->list || is_making(spares)) return false;
     fl_web *spare = spares->spare;
     if (spare) {
         fl_web_stop(spare);

@@ -1,9 +1,8 @@
 /* spares: the web thread that stands by to take a stuck one's place, and those that were given up.
  *
- * Owner: the server. A spare is made when a handler is slow for the first time, with a fresh state
- * of that handler's app; it is parked until it is needed, and another one is made when another
- * handler is slow. A thread that was given up is *retired*: it is joined when it ends, and all it
- * had stays until the process ends. */
+ * Owner: the server. A spare is parked from the start on; when a handler is slow it gets a fresh
+ * state of that handler's app, and when it has been sent another one is made. A thread that was
+ * given up is *retired*: it is joined when it ends, and all it had stays until the process ends. */
 #ifndef FL_SPARES_H
 #define FL_SPARES_H
 
@@ -16,8 +15,8 @@ typedef struct fl_server fl_server;
 typedef struct fl_spares fl_spares;
 
 int fl_spares_new(fl_spares **out, fl_server *server, unsigned apps); /* *boot* */
-/* *end*: stops the parked one. false: a retired thread still has its memory, or runs: the process
- * has to end as it is. */
+/* *end*: stops the parked one. false: a retired thread still has its memory, or runs, or the
+ * parked one may not end: the process has to end as it is. */
 bool fl_spares_close(fl_spares *spares);
 
 /* The watch thread. Is there one with a fresh state of that app? If not it is being made, unless
@@ -29,7 +28,7 @@ void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what);
 unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest);
 
 /* The spare thread. */
-void fl_spares_loaded(fl_spares *spares, unsigned app, bool loaded);
+void fl_spares_loaded(fl_spares *spares, const fl_web *spare, unsigned app, bool loaded);
 void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
                      const fl_evacuation *done);
 

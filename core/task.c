@@ -153,9 +153,9 @@ static int enter_lua(fl_task *task, int arguments)
     set_patience(thread, task);
     atomic_store_explicit(&thread->running, task->request ? task->request->slot + 1 : 0,
                           memory_order_relaxed);
-    atomic_store_explicit(&thread->running_app, state->number, memory_order_relaxed);
     state->memory.enforced = true;
     atomic_store_explicit(&thread->interruption.inside, state->L, memory_order_relaxed);
+    atomic_store_explicit(&thread->interruption.app, state->number, memory_order_relaxed);
     fl_claim_enter_lua(&thread->claim);
     int status = lua_resume(task->co, arguments);
     fl_claim_leave_lua(&thread->claim);

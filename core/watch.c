@@ -103,11 +103,10 @@ static void turn_over(fl_watch *watch, unsigned number)
     *watched = (fl_watched){0};
 }
 
-/* The app whose Lua runs. The state itself may be gone: its turn may end, and the thread, while it
- * is looked at. */
-static unsigned app_of(fl_web *web)
+/* The app of the state whose Lua runs. */
+static unsigned app_of(const fl_web *web)
 {
-    return atomic_load_explicit(&web->thread.running_app, memory_order_relaxed);
+    return atomic_load_explicit(&web->thread.interruption.app, memory_order_relaxed);
 }
 
 static void replace_process(fl_watch *watch, const char *what)
@@ -147,7 +146,7 @@ static void stop(fl_watch *watch, unsigned number, uint64_t now, const char *wha
                       what);
     }
     if (now - watched->interrupted < INTERRUPTION_NS) {
-        /* again, should it have come in an owning function */
+        /* again, should the signal have been late */
         if (!atomic_load(&web->thread.interruption.hooked))
             fl_interrupt(&web->thread, watched->turn, "stuck", 503);
         return;
@@ -194,6 +193,8 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
     /* in C with the same turn: an owning function */
     bool same = watched->since && turn == watched->turn && web == watched->web;
     if (!same) {
+        if (watched->interrupted && !watched->given_up)
+            atomic_fetch_add_explicit(&watch->interruptions, 1, memory_order_relaxed);
         turn_over(watch, number);
         watched->turn = turn;
         watched->web = web;

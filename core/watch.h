@@ -36,8 +36,9 @@ typedef struct fl_watch {
     fl_watched *watched;
     pthread_t thread;
     _Atomic bool stopping;
-    bool disabled; /* under a debugger */
-    bool asked;    /* to be replaced */
+    bool disabled;                  /* under a debugger */
+    bool asked;                     /* to be replaced */
+    _Atomic uint64_t interruptions; /* turns that ended after they had been interrupted */
 } fl_watch;
 
 int fl_watch_start(fl_watch *watch, fl_server *server);

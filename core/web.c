@@ -294,7 +294,7 @@ static void spare_hook_ended(fl_task *task, int status, int results)
     fl_web *web = (fl_web *)task->state->thread;
     if (status != 0) fl_task_log_error(task, "a start hook failed in a spare state");
     web->thread.starting--;
-    fl_spares_loaded(spares_of(web), task->state->number, status == 0);
+    fl_spares_loaded(spares_of(web), web, task->state->number, status == 0);
 }
 
 static void load_spare(fl_web *web, unsigned app)
@@ -308,9 +308,9 @@ static void load_spare(fl_web *web, unsigned app)
     if (status < 0) {
         fl_log_printf(thread->log, FL_LOG_ERROR, "a spare state cannot be made: %s", error);
         if (*place) fl_thread_discard_state(thread, app);
-        fl_spares_loaded(spares_of(web), app, false);
+        fl_spares_loaded(spares_of(web), web, app, false);
     } else if (!run_hook(web, *place, (*place)->start, spare_hook_ended)) {
-        fl_spares_loaded(spares_of(web), app, true);
+        fl_spares_loaded(spares_of(web), web, app, true);
     }
 }
 
@@ -319,7 +319,6 @@ static void *run_spare(void *data)
     fl_web *web = data;
     fl_thread_begin(&web->thread);
     web->phase = FL_WEB_SERVING;
-    load_spare(web, web->spare_app);
     uv_run(&web->thread.loop, UV_RUN_DEFAULT);
     bool took_place = !web->thread.is_spare;
     finish(web);
@@ -402,6 +401,7 @@ int fl_web_init(fl_web *web)
      * connection seems to leak one. */
     uv_tcp_init(&thread->loop, &web->first_stream);
     uv_close((uv_handle_t *)&web->first_stream, NULL);
+    uv_idle_init(&thread->loop, &web->go_on);
     return 0;
 }
 
@@ -410,11 +410,10 @@ int fl_web_start(fl_web *web)
     return fl_thread_start(&web->thread, run_thread, web);
 }
 
-int fl_web_start_spare(fl_web *web, unsigned app)
+int fl_web_start_spare(fl_web *web)
 {
     size_t count = web->thread.settings->app_count;
     web->thread.is_spare = true;
-    web->spare_app = app;
     web->thread.states = calloc(count ? count : 1, sizeof(*web->thread.states));
     web->thread.state_count = (unsigned)count;
     if (!web->thread.states) return UV_ENOMEM;

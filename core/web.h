@@ -38,10 +38,11 @@ struct fl_web {
     fl_listener *listeners;
     int own_listener; /* the socket that only this thread accepts on; -1: none. Set at boot */
     fl_connection *connections;
+    fl_connection *ahead; /* what these have read ahead can be parsed now */
+    uv_idle_t go_on;      /* active while there are any */
     unsigned connections_most;
     int spare_fd; /* given up for a moment when descriptors run out */
     char *read_buffer;
-    unsigned spare_app; /* the first app that a spare one loads */
 };
 
 /* *boot*, the server's main thread: makes the loop and mailbox; the thread's fields up to the claim
@@ -49,13 +50,13 @@ struct fl_web {
 int fl_web_init(fl_web *web);
 /* Starts the thread, which loads the apps and tells the server (fl_server_loaded). */
 int fl_web_start(fl_web *web);
-/* A spare one: it loads no app but the one told, then says fl_spares_loaded. */
-int fl_web_start_spare(fl_web *web, unsigned app);
+/* A spare one: it loads no app until it is told. */
+int fl_web_start_spare(fl_web *web);
 void fl_web_join(fl_web *web);
 void fl_web_close(fl_web *web); /* after join */
 
 /* Any thread. */
-void fl_web_prepare_spare(fl_web *spare, unsigned app); /* another app; fl_spares_loaded */
+void fl_web_prepare_spare(fl_web *spare, unsigned app); /* loads it; fl_spares_loaded */
 void fl_web_take_place(fl_web *spare, fl_web *stuck);   /* evacuation.h; fl_spares_taken */
 void fl_web_listen(fl_web *web, int fd);
 void fl_web_drain(fl_web *web, bool close_idle);

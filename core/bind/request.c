@@ -334,8 +334,8 @@ static int chunk(lua_State *L)
     fl_slice text = fl_request_body(request);
     if (text.size) {
         push_slice(L, text);
-        request->body = (fl_slice){0};
         fl_claim_take(&request->thread->claim);
+        request->body = (fl_slice){0};
         fl_buffer_reset(&request->body_kept, request->thread->settings->read_ahead * 2);
         fl_claim_give(&request->thread->claim);
         return 1;
@@ -415,9 +415,9 @@ static int drained(lua_State *L)
 {
     double handle = luaL_checknumber(L, 1), ticket = luaL_checknumber(L, 2);
     fl_state *state = fl_state_of(L);
+    fl_claim_take(&state->thread->claim);
     fl_request *request = fl_request_find(state->thread, handle);
     bool wait = request && request->connection && fl_connection_queued(request->connection) > 0;
-    fl_claim_take(&state->thread->claim);
     if (wait)
         request->drain_ticket = ticket;
     else

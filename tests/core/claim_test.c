@@ -1,5 +1,7 @@
 #include "claim.h"
 
+#include <time.h>
+
 #include "test.h"
 
 typedef struct fl_probe {
@@ -149,6 +151,62 @@ TEST(whoever_retires_a_thread_owns_what_it_wrote)
         CHECK(race.counted == counted);
         CHECK(counted == turn);
     }
+}
+
+static double now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+/* The best of a few, in CPU time: what others do on the machine does not count. */
+static double cost_of(void (*crossing)(fl_claim *claim), fl_claim *claim)
+{
+    enum { TIMES = 200000 };
+    double best = 1e9;
+    for (int round = 0; round < 10; round++) {
+        double began = now_ns();
+        for (int i = 0; i < TIMES; i++) crossing(claim);
+        double cost = (now_ns() - began) / TIMES;
+        if (cost < best) best = cost;
+    }
+    return best;
+}
+
+static void enter_and_leave(fl_claim *claim)
+{
+    fl_claim_enter_lua(claim);
+    fl_claim_leave_lua(claim);
+}
+
+static void take_and_give(fl_claim *claim)
+{
+    fl_claim_take(claim);
+    fl_claim_give(claim);
+}
+
+/* A plaintext request costs about 1,250 ns in user space and crosses once: 2 % of that. */
+#define CROSSING_NS 25
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOWDOWN 100
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SLOWDOWN 100
+#endif
+#endif
+#ifndef SLOWDOWN
+#define SLOWDOWN 1
+#endif
+
+TEST(a_crossing_costs_less_than_25_ns)
+{
+    fl_claim claim = {0};
+    double crossing = cost_of(enter_and_leave, &claim);
+    fl_claim_enter_lua(&claim);
+    double owning = cost_of(take_and_give, &claim);
+    printf("# %.1f ns to enter and leave Lua, %.1f ns per owning function\n", crossing, owning);
+    CHECK(crossing < CROSSING_NS * SLOWDOWN && owning < CROSSING_NS * SLOWDOWN);
 }
 
 TEST_MAIN

@@ -7,8 +7,13 @@
 
 #define MS 1000000u
 
-static const fl_process_metrics process = {
-    .restarts = 2, .log_dropped = 7, .start_time_unix = 1767225600, .version = "1.\"0\""};
+static const fl_process_metrics process = {.restarts = 2,
+                                           .log_dropped = 7,
+                                           .evacuations = 3,
+                                           .interruptions = 4,
+                                           .retired_threads = 1,
+                                           .start_time_unix = 1767225600,
+                                           .version = "1.\"0\""};
 
 static const char *render(fl_metrics *metrics, fl_buffer *out)
 {
@@ -173,6 +178,9 @@ TEST(the_process_is_described)
     const char *text = render(metrics, &out);
     CHECK(strstr(text, "\nfasterlua_restarts_total 2\n") != NULL);
     CHECK(strstr(text, "\nfasterlua_log_dropped_total 7\n") != NULL);
+    CHECK(strstr(text, "\nfasterlua_evacuations_total 3\n") != NULL);
+    CHECK(strstr(text, "\nfasterlua_interruptions_total 4\n") != NULL);
+    CHECK(strstr(text, "\nfasterlua_retired_threads 1\n") != NULL);
     CHECK(strstr(text, "\nprocess_start_time_seconds 1767225600\n") != NULL);
     const char *memory = strstr(text, "\nprocess_resident_memory_bytes ");
     CHECK(memory && strtoull(memory + 31, NULL, 10) > 500000);
