@@ -42,6 +42,10 @@ static size_t take_frames(fl_frames *frames)
         head first;
         memcpy(&first, frames->in.data + at, sizeof(first));
         size_t size = sizeof(first) + first.size;
+        if (first.size > FL_FRAME_MOST) { /* it is none */
+            frames->in.failed = true;
+            break;
+        }
         if (frames->in.size - at < size) {
             (void)fl_buffer_room(&frames->in, size - (frames->in.size - at));
             break;
@@ -86,7 +90,8 @@ static bool read_some(fl_frames *frames)
     bool full = in->size + (size_t)got == in->capacity;
     in->size += (size_t)got;
     take_all(frames);
-    return full && !frames->closed;
+    if (!frames->closed && in->failed) end(frames);
+    return full && !frames->closed && !in->failed;
 }
 
 /* writing */

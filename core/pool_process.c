@@ -142,6 +142,10 @@ static fl_job_outcome outcome_of(const char *reason)
 static void too_late(uv_timer_t *timer)
 {
     fl_pool_process *self = timer->data;
+    fl_log_printf(self->thread->log, FL_LOG_WARN, "pool \"%s\": %s: its process %d is killed",
+                  fl_pool_options_of(self->pool)->name,
+                  self->sent && self->job ? "a job has not ended in time" : "it does not get ready",
+                  (int)self->pid);
     kill_now(self);
     close_frames(self);
     if (!self->job) return;
@@ -205,7 +209,8 @@ static void take_outcome(fl_pool_process *self, fl_slice bytes)
     memcpy(job->text, head.text, sizeof(job->text));
     job->text[sizeof(job->text) - 1] = '\0';
     fl_slice parcel = fl_slice_of(bytes.data + sizeof(head), bytes.size - sizeof(head));
-    fl_job_outcome outcome = (fl_job_outcome)head.outcome;
+    fl_job_outcome outcome =
+        head.outcome <= FL_JOB_LOST ? (fl_job_outcome)head.outcome : FL_JOB_LOST;
     if (outcome == FL_JOB_OUT_OF_MEMORY) self->worn = true;
     if (parcel.size > 0 && fl_parcel_read(&job->result, parcel) < 0)
         lose_job(self, "not enough memory for the result");

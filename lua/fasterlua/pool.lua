@@ -27,8 +27,8 @@ local pool = {}
 ---@field queue? integer jobs that may wait; one more raises `queue_full`
 ---@field timeout? number seconds that a job may take, waiting included; 0 for none
 ---@field max_memory? integer|string of a state's Lua heap, "64MB"
----@field isolation? "thread"|"process"
----@field recycle_after? integer jobs after which a state is made anew
+---@field isolation? "thread"|"process" where jobs run; default "thread"
+---@field recycle_after? integer jobs after which a state, or a process, is made anew
 ---@field retire_rate? integer threads replaced in a window because their job could not be stopped
 ---@field retire_window? number seconds; default 60
 
@@ -333,7 +333,7 @@ end
 ---@field cancelled integer
 ---@field refused integer
 ---@field retirements integer
----@field states_replaced integer
+---@field states_replaced integer or processes
 ---@field running number seconds that functions ran
 ---@field crossing number seconds that the threads spent on arguments and results
 ---@field overhead number share of `crossing` in both

@@ -468,16 +468,18 @@ support.describe_server("a job in a process", calm(process_app), function(get_se
     assert.equal(1, result.replaced)
   end)
 
-  it("has a bounded memory besides", function()
-    local result = json(get_server(), "/memory-ffi")
-    if result.ok then
-      assert.is_true(result.value > 20, "MB: " .. result.value)
-      assert.is_true(result.value < 300, "MB: " .. result.value)
-    else
-      assert.equal("lost", result.kind, result.text)
-    end
-    assert.equal(6, result.next)
-  end)
+  if slowdown == 1 then -- a sanitizer's own memory counts, too, and it complains
+    it("has a bounded memory besides", function()
+      local result = json(get_server(), "/memory-ffi")
+      if result.ok then
+        assert.is_true(result.value > 20, "MB: " .. result.value)
+        assert.is_true(result.value < 300, "MB: " .. result.value)
+      else
+        assert.equal("lost", result.kind, result.text)
+      end
+      assert.equal(6, result.next)
+    end)
+  end
 
   it("gets a new process after as many as the pool wants", function()
     local result = json(get_server(), "/recycled")
