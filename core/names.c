@@ -20,7 +20,8 @@ static fl_slice string_at(lua_State *L, int index)
 
 static bool has_name(lua_State *L, int index)
 {
-    return lua_isfunction(L, index) || lua_istable(L, index);
+    int type = lua_type(L, index);
+    return type == LUA_TFUNCTION || type == LUA_TTABLE;
 }
 
 void fl_name_pack(const fl_name *name, fl_buffer *out)
@@ -237,20 +238,23 @@ bool fl_names_renew(fl_names *names, lua_State *L, bool thorough)
 
 /* The receiver. */
 
-/* Pushes the field of a loaded module; false when it must be looked for otherwise. */
+static void push_raw_field(lua_State *L, fl_slice key)
+{
+    lua_pushlstring(L, key.data, key.size);
+    lua_rawget(L, -2);
+}
+
+/* Pushes what is loaded under this name, read anew each time since it may be replaced; false when
+ * it must be looked for otherwise. */
 static bool push_loaded(const fl_names *names, lua_State *L, const fl_name *name)
 {
     int at = lua_gettop(L) + 1;
+    bool has_field = name->field.size > 0;
     push_ref(L, names->loaded);
-    lua_pushlstring(L, name->module.data, name->module.size);
-    lua_rawget(L, at);
-    if (name->field.size > 0 && lua_istable(L, -1)) {
-        lua_pushlstring(L, name->field.data, name->field.size);
-        lua_rawget(L, -2);
-    } else if (name->field.size > 0) {
-        lua_pushnil(L);
-    }
-    bool found = has_name(L, -1);
+    push_raw_field(L, name->module);
+    bool found = !has_field || lua_istable(L, -1);
+    if (found && has_field) push_raw_field(L, name->field);
+    found = found && has_name(L, -1);
     if (found) lua_replace(L, at);
     lua_settop(L, found ? at : at - 1);
     return found;
