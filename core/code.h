@@ -5,10 +5,7 @@
  * loaded, would be one closure for all calls, and its upvalues could not be set anew for the next
  * call: LuaJIT compiles the value of an upvalue that Lua never assigns into the machine code, and a
  * former call's closures still use the upvalues. Loaded anew for each call it would never stay
- * compiled. The factory gives each call upvalues of its own and keeps one prototype.
- *
- * fl_code_cache: the functions loaded in one state, by their code; the least recently used one
- * makes room. Owner: that state, its thread. */
+ * compiled. The factory gives each call upvalues of its own and keeps one prototype. */
 #ifndef FL_CODE_H
 #define FL_CODE_H
 
@@ -20,8 +17,6 @@
 
 #include "buffer.h"
 #include "slice.h"
-
-#define FL_CODE_CACHE 1000 /* functions loaded per state */
 
 typedef struct fl_code {
     _Atomic unsigned holders;
@@ -47,30 +42,8 @@ int fl_code_template(lua_State *L, fl_buffer *out);
  * [-0, +0, m] */
 int fl_code_dump(lua_State *L, fl_slice template, fl_buffer *out);
 
-/* Pushes the factory, or an error message and returns UV_EINVAL. Bytecode is not verified: it must
- * come from fl_code_dump.  [-0, +1, m] */
+/* Pushes the factory; or an error message, and returns UV_EINVAL or UV_ENOMEM. Bytecode is not
+ * verified: it must come from fl_code_dump.  [-0, +1, m] */
 int fl_code_load(lua_State *L, const fl_code *code);
-
-typedef struct fl_code_entry {
-    fl_code *code;
-    uint16_t next;         /* in its bucket */
-    uint16_t newer, older; /* by last use; of FL_CODE_CACHE itself, the oldest and the newest */
-} fl_code_entry;
-
-typedef struct fl_code_cache {
-    fl_code_entry *entries;
-    uint16_t *buckets;
-    uint16_t count;
-} fl_code_cache;
-
-void fl_code_cache_init(fl_code_cache *cache); /* allocates nothing */
-void fl_code_cache_close(fl_code_cache *cache);
-
-/* The place of this code, FL_CODE_CACHE when there is none. */
-uint16_t fl_code_cache_find(fl_code_cache *cache, const fl_code *code);
-
-/* The place that the next fl_code_cache_put takes. 0 or UV_ENOMEM. */
-int fl_code_cache_place(fl_code_cache *cache, uint16_t *place);
-void fl_code_cache_put(fl_code_cache *cache, fl_code *code);
 
 #endif

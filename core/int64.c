@@ -34,19 +34,31 @@ void fl_int64_open(lua_State *L)
 
 void fl_int64_push(lua_State *L, int64_t number)
 {
-    lua_getfield(L, LUA_REGISTRYINDEX, SIGNED_TYPE);
+    fl_int64_push_bits(L, (uint64_t)number, false);
+}
+
+bool fl_int64_read(lua_State *L, uint64_t *magnitude, bool *negative)
+{
+    bool is_unsigned;
+    if (!fl_int64_read_bits(L, magnitude, &is_unsigned)) return false;
+    *negative = !is_unsigned && *magnitude > INT64_MAX;
+    if (*negative) *magnitude = -*magnitude;
+    return true;
+}
+
+void fl_int64_push_bits(lua_State *L, uint64_t bits, bool is_unsigned)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, is_unsigned ? UNSIGNED_TYPE : SIGNED_TYPE);
     assert(lua_type(L, -1) == FL_LUA_TCDATA); /* else fl_int64_open was not called */
     lua_call(L, 0, 1);                        /* always a fresh object, so it can be written */
-    memcpy((void *)(uintptr_t)lua_topointer(L, -1), &number, sizeof(number));
+    memcpy((void *)(uintptr_t)lua_topointer(L, -1), &bits, sizeof(bits));
 }
 
 /* lua_topointer of a cdata gives the address of its value. */
-bool fl_int64_read(lua_State *L, uint64_t *magnitude, bool *negative)
+bool fl_int64_read_bits(lua_State *L, uint64_t *bits, bool *is_unsigned)
 {
-    bool is_unsigned = is_type(L, UNSIGNED_TYPE);
-    if (!is_unsigned && !is_type(L, SIGNED_TYPE)) return false;
-    memcpy(magnitude, lua_topointer(L, -1), sizeof(*magnitude));
-    *negative = !is_unsigned && *magnitude > INT64_MAX;
-    if (*negative) *magnitude = -*magnitude;
+    *is_unsigned = is_type(L, UNSIGNED_TYPE);
+    if (!*is_unsigned && !is_type(L, SIGNED_TYPE)) return false;
+    memcpy(bits, lua_topointer(L, -1), sizeof(*bits));
     return true;
 }

@@ -21,4 +21,11 @@ void fl_int64_push(lua_State *L, int64_t number);
  * room for 4 more values.  [-0, +0, m] */
 bool fl_int64_read(lua_State *L, uint64_t *magnitude, bool *negative);
 
+/* For who keeps the two types apart: their 64 bits as they are. Pushes uint64 or int64 cdata.
+ * [-0, +1, m] */
+void fl_int64_push_bits(lua_State *L, uint64_t bits, bool is_unsigned);
+
+/* The reverse, of what is on top of the stack; as fl_int64_read.  [-0, +0, m] */
+bool fl_int64_read_bits(lua_State *L, uint64_t *bits, bool *is_unsigned);
+
 #endif

@@ -10,8 +10,6 @@
 #include "json.h"
 
 #define FUTURE_NAME "fasterlua.future"
-#define UNSIGNED_TYPE "fasterlua.uint64" /* as int64.c keeps them in the registry */
-#define IS_TYPE "fasterlua.istype"
 #define PATH_LIMIT 320
 #define KEY_LIMIT 64
 #define SHORT_SIZE 63
@@ -176,28 +174,15 @@ static void pack_number(fl_buffer *out, double number)
     pack_bytes(out, FL_PACK_DOUBLE, &number, sizeof(number));
 }
 
-/* Is the cdata on top of the stack uint64? */
-static bool is_unsigned(lua_State *L)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, IS_TYPE);
-    lua_getfield(L, LUA_REGISTRYINDEX, UNSIGNED_TYPE);
-    lua_pushvalue(L, -3);
-    lua_call(L, 2, 1);
-    bool result = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return result;
-}
-
 /* The cdata on top of the stack. */
 static bool pack_cdata(fl_packer *p)
 {
-    uint64_t number;
-    bool negative;
+    uint64_t bits;
+    bool is_unsigned;
     if (!lua_checkstack(p->L, 8)) return fl_packer_refuse(p, ": the Lua stack is full");
-    if (!fl_int64_read(p->L, &number, &negative))
+    if (!fl_int64_read_bits(p->L, &bits, &is_unsigned))
         return fl_packer_refuse(p, " is a cdata that is neither int64 nor uint64");
-    if (negative) number = -number;
-    pack_bytes(p->out, is_unsigned(p->L) ? FL_PACK_UINT64 : FL_PACK_INT64, &number, sizeof(number));
+    pack_bytes(p->out, is_unsigned ? FL_PACK_UINT64 : FL_PACK_INT64, &bits, sizeof(bits));
     return true;
 }
 
@@ -506,6 +491,11 @@ static inline bool take(fl_unpacker *u, void *to, size_t size)
     return true;
 }
 
+bool fl_unpacker_byte(fl_unpacker *u, uint8_t *byte)
+{
+    return take(u, byte, 1);
+}
+
 bool fl_unpacker_size(fl_unpacker *u, uint64_t *size)
 {
     uint64_t number = 0;
@@ -554,25 +544,16 @@ static bool push_varint(fl_unpacker *u, bool negative)
     return true;
 }
 
-static void push_uint64(lua_State *L, uint64_t number)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, UNSIGNED_TYPE);
-    lua_call(L, 0, 1); /* always a fresh object, so it can be written */
-    memcpy((void *)(uintptr_t)lua_topointer(L, -1), &number, sizeof(number));
-}
-
 static bool push_wide(fl_unpacker *u, uint8_t tag)
 {
     uint64_t bits;
     double number;
     if (!take(u, &bits, sizeof(bits))) return false;
-    if (tag == FL_PACK_INT64) {
-        fl_int64_push(u->L, (int64_t)bits);
-    } else if (tag == FL_PACK_UINT64) {
-        push_uint64(u->L, bits);
-    } else {
+    if (tag == FL_PACK_DOUBLE) {
         memcpy(&number, &bits, sizeof(number));
         lua_pushnumber(u->L, number);
+    } else {
+        fl_int64_push_bits(u->L, bits, tag == FL_PACK_UINT64);
     }
     return true;
 }

@@ -114,6 +114,7 @@ void fl_unpacker_init(fl_unpacker *unpacker, lua_State *L, fl_slice bytes);
 /* Pushes one value. False: `error` and `message` say why, and more may lie on the stack. */
 bool fl_unpacker_value(fl_unpacker *unpacker);
 
+bool fl_unpacker_byte(fl_unpacker *unpacker, uint8_t *byte);
 bool fl_unpacker_size(fl_unpacker *unpacker, uint64_t *size);
 bool fl_unpacker_string(fl_unpacker *unpacker, fl_slice *text); /* in the bytes */
 bool fl_unpacker_bytes(fl_unpacker *unpacker, uint64_t size, fl_slice *bytes);

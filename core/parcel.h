@@ -15,11 +15,13 @@
  * module's functions keep the state that their module has there. All else is refused at packing,
  * with the path: `upvalue "conn" of function at app.lua:12 is a userdata`.
  *
- * Names are looked up in a map made from package.loaded. It is made anew when something is not in
- * it and package.loaded has changed; changes within a loaded module are noticed when a function is
- * met whose code is new, and before anything is refused.
+ * What the states know of names and functions is their border, which must be open. The sender's
+ * names are made anew when a value has none and modules were loaded since; changes within a loaded
+ * module are noticed when a function is met whose code is new, and before anything is refused.
  *
- * Bytecode is trusted: a parcel is read only from a process of our own. */
+ * Bytecode is trusted: a parcel is read only from a process of our own.
+ *
+ * The second half is for parcel_pack.c and parcel_unpack.c, which fill and empty the struct. */
 #ifndef FL_PARCEL_H
 #define FL_PARCEL_H
 
@@ -31,9 +33,13 @@
 
 #include "buffer.h"
 #include "code.h"
+#include "names.h"
+#include "pack.h"
 #include "slice.h"
 
 #define FL_PARCEL_LARGE 65536 /* bytes of the longest string that is packed between the others */
+#define FL_PARCEL_FUNCTIONS_MOST 1000
+#define FL_PARCEL_HANDLE_MOST 60 /* values of a handle */
 
 typedef struct fl_parcel_blob {
     char *data;
@@ -62,15 +68,6 @@ typedef struct fl_parcel {
     size_t cell_count, cell_capacity;
 } fl_parcel;
 
-typedef struct fl_parcel_counts { /* of a state, since it was opened */
-    uint64_t dumps, loads, maps;
-} fl_parcel_counts;
-
-/* Once per state, after fl_json_open, when nothing but the standard library is loaded: what is
- * there now is what a name in it can mean. The module "fasterlua" and all others are found when
- * they are loaded.  [-0, +0, e] */
-void fl_parcel_open(lua_State *L);
-
 void fl_parcel_init(fl_parcel *parcel);  /* allocates nothing */
 void fl_parcel_reset(fl_parcel *parcel); /* empties it; a small buffer is kept */
 void fl_parcel_close(fl_parcel *parcel);
@@ -97,6 +94,20 @@ int fl_parcel_write(const fl_parcel *parcel, fl_buffer *out);
  * empty again then. What lies within is checked when it is unpacked. */
 int fl_parcel_read(fl_parcel *parcel, fl_slice bytes);
 
-fl_parcel_counts fl_parcel_counts_of(lua_State *L);
+enum {                                        /* kinds beside the plain ones, and those of names */
+       FL_PARCEL_BLOB = FL_PACK_SPECIAL,      /* the next blob */
+       FL_PARCEL_HANDLE = FL_NAME_CALLED + 1, /* module, number of values (1 byte), values */
+       FL_PARCEL_FUNCTION,       /* the next function: number of upvalues (1 byte), upvalues */
+       FL_PARCEL_FUNCTION_AGAIN, /* its number */
+       FL_PARCEL_UPVALUE_AGAIN   /* in place of an upvalue: a function's number, which one of it */
+};
+
+/* To the end of the lists; the first copies, the second holds. 0 or UV_ENOMEM. */
+int fl_parcel_add_blob(fl_parcel *parcel, fl_slice text);
+int fl_parcel_add_function(fl_parcel *parcel, fl_code *code, const void *id);
+int fl_parcel_add_cell(fl_parcel *parcel, const void *id, uint32_t function, int upvalue);
+
+/* Drops what has been added since the parcel was as in `to`. */
+void fl_parcel_cut(fl_parcel *parcel, const fl_parcel *to);
 
 #endif

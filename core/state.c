@@ -15,9 +15,9 @@
 #include "bind/shared.h"
 #include "bind/text.h"
 #include "bind/topic.h"
+#include "border.h"
 #include "json.h"
 #include "modules.h"
-#include "parcel.h"
 #include "pool.h"
 #include "profile.h"
 #include "response.h"
@@ -70,7 +70,7 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.compress", fl_compress_module},
                                        {NULL, NULL}};
     fl_json_open(L);
-    fl_parcel_open(L);
+    fl_border_open(L);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "preload");
     fl_state_functions(L, modules);

@@ -1,53 +1,12 @@
 #include "parcel.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <uv.h>
 
-#include "json.h"
 #include "pack.h"
 
-#include "../support/test.h"
-
-/* Modules that both states can load, and what shows a value. */
-static const char prelude[] =
-    "local function module(name, source)\n"
-    "  package.preload[name] = assert(loadstring(source, '@' .. name .. '.lua'))\n"
-    "end\n"
-    "module('counter', 'local M, count = {}, 0 function M.add() count = count + 1 return count end "
-    "'\n"
-    "  .. 'M.settings = {step = 1} return M')\n"
-    "module('again', 'return {format = string.format, add = require(\"counter\").add}')\n"
-    "module('alone', 'return function() return \"alone\" end')\n"
-    "module('broken', 'error(\"it is broken\", 0)')\n"
-    "module('point', 'local P = {} P.__index = P P.__crossing = function(p) '\n"
-    "  .. 'return \"point\", p.x, {p.y} end '\n"
-    "  .. 'function P.new(x, y) return setmetatable({x = x, y = y}, P) end '\n"
-    "  .. 'function P.from_crossing(x, t) return P.new(x, t[1]) end return P')\n"
-    "module('lazy', 'return setmetatable({}, {__index = function(t, k) '\n"
-    "  .. 'local f = function() return k end rawset(t, k, f) return f end})')\n"
-    "local function show(v)\n"
-    "  if type(v) == 'string' then return ('%q'):format(v) end\n"
-    "  if v == json.null then return 'null' end\n"
-    "  if type(v) ~= 'table' then return tostring(v) end\n"
-    "  local parts = {}\n"
-    "  for i, e in ipairs(v) do parts[i] = show(e) end\n"
-    "  local keys = {}\n"
-    "  for k in pairs(v) do\n"
-    "    if not (type(k) == 'number' and parts[k]) then keys[#keys + 1] = k end\n"
-    "  end\n"
-    "  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)\n"
-    "  for _, k in ipairs(keys) do parts[#parts + 1] = show(k) .. '=' .. show(v[k]) end\n"
-    "  local list = json.is_array(v) and {'[', ']'} or {'{', '}'}\n"
-    "  return list[1] .. table.concat(parts, ',') .. list[2]\n"
-    "end\n"
-    "function shown(...)\n"
-    "  local parts = {}\n"
-    "  for i = 1, select('#', ...) do parts[i] = show((select(i, ...))) end\n"
-    "  return table.concat(parts, ' ')\n"
-    "end\n";
+#include "../support/crossing.h"
 
 typedef struct capped { /* an allocator that fails once */
     long blocks;        /* that live */
@@ -66,125 +25,6 @@ static void *allocate(void *data, void *block, size_t old_size, size_t size)
     free(block);
     return NULL;
 }
-
-static void open_state(lua_State *L)
-{
-    luaL_openlibs(L);
-    fl_json_open(L);
-    fl_parcel_open(L);
-    lua_pushcfunction(L, fl_json_module);
-    lua_call(L, 0, 1);
-    lua_setglobal(L, "json");
-    if (luaL_dostring(L, prelude)) printf("# %s\n", lua_tostring(L, -1));
-}
-
-static lua_State *state_new(void)
-{
-    lua_State *L = luaL_newstate();
-    open_state(L);
-    return L;
-}
-
-/* Two states, and the parcel between them. */
-typedef struct pair {
-    lua_State *from, *to;
-    fl_parcel parcel;
-    bool by_bytes; /* the parcel is written and read on its way */
-    char text[8192];
-} pair;
-
-static void open_pair(pair *p)
-{
-    p->from = state_new();
-    p->to = state_new();
-    p->by_bytes = false;
-    fl_parcel_init(&p->parcel);
-}
-
-static void close_pair(pair *p)
-{
-    fl_parcel_close(&p->parcel);
-    lua_close(p->from);
-    lua_close(p->to);
-}
-
-static const char *say(pair *p, const char *text)
-{
-    (void)snprintf(p->text, sizeof(p->text), "%s", text);
-    return p->text;
-}
-
-static const char *say_top(pair *p, lua_State *L)
-{
-    return say(p, lua_isstring(L, -1) ? lua_tostring(L, -1) : luaL_typename(L, -1));
-}
-
-static int run(lua_State *L, const char *source)
-{
-    if (luaL_loadbuffer(L, source, strlen(source), "@app.lua")) return -1;
-    return lua_pcall(L, 0, LUA_MULTRET, 0) ? -1 : 0;
-}
-
-static const char *show(pair *p, lua_State *L, int first)
-{
-    lua_getglobal(L, "shown");
-    lua_insert(L, first);
-    lua_call(L, lua_gettop(L) - first, 1);
-    return say_top(p, L);
-}
-
-static bool through_bytes(pair *p)
-{
-    fl_buffer bytes;
-    fl_buffer_init(&bytes);
-    FL_BUFFER_LITERAL(&bytes, "before");
-    bool fine = fl_parcel_write(&p->parcel, &bytes) == 0;
-    fl_parcel_reset(&p->parcel);
-    fine = fine && fl_parcel_read(&p->parcel, fl_slice_of(bytes.data + 6, bytes.size - 6)) == 0;
-    fl_buffer_close(&bytes);
-    return fine;
-}
-
-/* The chunk returns a function and its arguments: what calling it in the other state gives. */
-static const char *call(pair *p, const char *source)
-{
-    lua_State *from = p->from, *to = p->to;
-    lua_settop(from, 0);
-    lua_settop(to, 0);
-    fl_parcel_reset(&p->parcel);
-    if (run(from, source) < 0) return say_top(p, from);
-    int count = lua_gettop(from);
-    if (fl_parcel_pack_function(&p->parcel, from, 1, "the function") < 0) return say_top(p, from);
-    if (fl_parcel_pack(&p->parcel, from, 2, count - 1, "argument") < 0) return say_top(p, from);
-    if (lua_gettop(from) != count) return say(p, "left-overs");
-    if (p->by_bytes && !through_bytes(p)) return say(p, "not read");
-    int values = fl_parcel_unpack(&p->parcel, to);
-    if (values < 0) return say_top(p, to);
-    if (values != count || lua_gettop(to) != count) return say(p, "left-overs");
-    if (lua_pcall(to, values - 1, LUA_MULTRET, 0)) return say_top(p, to);
-    fl_parcel_reset(&p->parcel);
-    if (fl_parcel_pack(&p->parcel, to, 1, lua_gettop(to), "result") < 0) return say_top(p, to);
-    if (fl_parcel_unpack(&p->parcel, from) < 0) return say_top(p, from);
-    return show(p, from, count + 1);
-}
-
-static const char *call_once(const char *source)
-{
-    static pair p;
-    static char text[8192];
-    open_pair(&p);
-    (void)snprintf(text, sizeof(text), "%s", call(&p, source));
-    close_pair(&p);
-    return text;
-}
-
-#define CHECK_STRING(actual, expected)                                                             \
-    do {                                                                                           \
-        const char *test_text = (actual);                                                          \
-        CHECK_EQUAL_BYTES(test_text, strlen(test_text), expected);                                 \
-    } while (0)
-
-#define CHECK_CALL(source, expected) CHECK_STRING(call_once(source), expected)
 
 TEST(a_function_is_called_with_its_arguments_and_answers)
 {
@@ -261,40 +101,6 @@ TEST(upvalues_are_copied_at_every_call)
     close_pair(&p);
 }
 
-/* LuaJIT compiles upvalues that are never assigned as constants. */
-TEST(compiled_code_sees_each_calls_upvalues)
-{
-    pair p;
-    open_pair(&p);
-    for (int i = 1; i <= 50; i++) {
-        char source[256], expected[32];
-        (void)snprintf(source, sizeof(source),
-                       "local factor = %d return function(n) local sum = 0 "
-                       "for i = 1, n do sum = sum + factor end return sum end, 500",
-                       i);
-        (void)snprintf(expected, sizeof(expected), "%d", i * 500);
-        CHECK_STRING(call(&p, source), expected);
-    }
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 1);
-    close_pair(&p);
-}
-
-TEST(one_calls_closures_keep_their_upvalues)
-{
-    pair p;
-    open_pair(&p);
-    const char *source = "local n = 1 keep = keep or function(v) n = v end f = f or function() "
-                         "kept = kept or {} kept[#kept + 1] = function() return n end "
-                         "local all = {} for i, k in ipairs(kept) do all[i] = k() end "
-                         "return all end keep(%s) return f";
-    char text[512];
-    (void)snprintf(text, sizeof(text), source, "1");
-    CHECK_STRING(call(&p, text), "{1}");
-    (void)snprintf(text, sizeof(text), source, "'two'");
-    CHECK_STRING(call(&p, text), "{1,\"two\"}");
-    close_pair(&p);
-}
-
 TEST(recursion_is_kept)
 {
     CHECK_CALL("local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end "
@@ -325,13 +131,6 @@ TEST(shared_upvalues_stay_shared)
     CHECK_CALL("local a, b = {1}, {1} return function() a[1] = 2 return b[1] end", "1");
 }
 
-TEST(a_closure_per_call_shares_no_upvalue_with_the_next)
-{
-    CHECK_CALL("local function make(v) return function() v = v + 1 return v end end "
-               "local a, b = make(1), make(10) return function() return a(), a(), b() end",
-               "2 3 11");
-}
-
 TEST(functions_in_tables_of_upvalues_cross)
 {
     CHECK_CALL("local util = {} function util.twice(x) return util.add(x, x) end "
@@ -341,34 +140,6 @@ TEST(functions_in_tables_of_upvalues_cross)
     CHECK_CALL("local M = {deep = {f = function() return 'deep' end}} "
                "return function() return M.deep.f() end",
                "\"deep\"");
-}
-
-TEST(many_upvalues_cross)
-{
-    char source[8192] = "";
-    size_t at = 0;
-    for (int i = 1; i <= 60; i++)
-        at += (size_t)snprintf(source + at, sizeof(source) - at, "local u%d = %d ", i, i);
-    at += (size_t)snprintf(source + at, sizeof(source) - at, "return function() return 0");
-    for (int i = 1; i <= 60; i++)
-        at += (size_t)snprintf(source + at, sizeof(source) - at, " + u%d", i);
-    (void)snprintf(source + at, sizeof(source) - at, " end");
-    CHECK_CALL(source, "1830");
-}
-
-TEST(functions_with_all_kinds_of_constants_cross)
-{
-    CHECK_CALL(
-        "return function() return 'text', 1.5, 2^53, -3, 7LL, 7ULL, {1, 2, x = 'y'}, (2i).im "
-        "end",
-        "\"text\" 1.5 9.007199254741e+15 -3 7LL 7ULL {1,2,\"x\"=\"y\"} 2");
-    CHECK_CALL(
-        "return function(...) local function inner(...) return ... end return inner(...) end, "
-        "1, 2",
-        "1 2");
-    CHECK_CALL("return function() local t = {} for i = 1, 3 do t[i] = function() return i end end "
-               "return t[1](), t[3]() end",
-               "1 3");
 }
 
 TEST(refused_upvalues_are_named_with_their_function)
@@ -400,28 +171,6 @@ TEST(refused_upvalues_are_named_with_their_function)
         "(setfenv)");
     CHECK_CALL("return setfenv(function() end, {})",
                "the function is a function with an environment of its own (setfenv)");
-}
-
-TEST(an_environment_set_later_is_noticed)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_STRING(call(&p, "f = function() return 1 end return f"), "1");
-    CHECK_STRING(call(&p, "return setfenv(f, {})"),
-                 "the function is a function with an environment of its own (setfenv)");
-    close_pair(&p);
-}
-
-TEST(a_call_that_changes_its_environment_changes_no_other)
-{
-    pair p;
-    open_pair(&p);
-    const char *source =
-        "f = f or function() local t = type setfenv(1, {}) return t(t), t(type) end "
-        "return f";
-    for (int i = 0; i < 3; i++) CHECK_STRING(call(&p, source), "\"function\" \"nil\"");
-    CHECK_STRING(call(&p, "return function() return 1 end"), "1");
-    close_pair(&p);
 }
 
 TEST(coroutines_send_and_receive)
@@ -457,127 +206,6 @@ TEST(a_chain_of_functions_is_bounded)
                "app.lua:1)");
 }
 
-TEST(names_of_the_standard_library_cross)
-{
-    CHECK_CALL("local format, m, g, p = string.format, math, _G, pcall "
-               "return function() return format('%d', 7), m.max(1, 2), rawequal(g, _G), "
-               "rawequal(p, pcall), rawequal(format, string.format) end",
-               "\"7\" 2 true true true");
-    CHECK_CALL("return string.upper, 'abc'", "\"ABC\"");
-    CHECK_CALL("local loaded, ffi, new = package.loaded, require 'ffi', require('ffi').new "
-               "return function() return rawequal(loaded, package.loaded), "
-               "rawequal(ffi, require 'ffi'), rawequal(new, ffi.new) end",
-               "true true true");
-    CHECK_CALL("local libs = {s = string, rep = string.rep} "
-               "return function() return libs.rep('x', 3), rawequal(libs.s, string) end",
-               "\"xxx\" true");
-}
-
-TEST(functions_that_replace_the_standard_ones_go_by_their_name)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_EQUAL_INT(run(p.from, "function print() return 'sender' end string.lower = print"), 0);
-    CHECK_EQUAL_INT(run(p.to, "function print() return 'receiver' end"), 0);
-    CHECK_STRING(call(&p, "local p = print return function() return p() end"), "\"receiver\"");
-    CHECK_STRING(call(&p, "string.rep = function() end local r = string.rep "
-                          "return function() return r('x', 2) end"),
-                 "\"xx\"");
-    close_pair(&p);
-}
-
-TEST(what_an_app_adds_to_the_standard_library_goes_by_code)
-{
-    CHECK_CALL("function helper() return 'helped' end function string.twice(s) return s .. s end "
-               "local h, t = helper, string.twice return function() return h(), t('x') end",
-               "\"helped\" \"xx\"");
-}
-
-TEST(modules_and_what_they_export_go_by_name)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_EQUAL_INT(run(p.to, "local c = require 'counter' for i = 1, 10 do c.add() end"), 0);
-    CHECK_STRING(call(&p, "local c = require 'counter' c.add() "
-                          "return function() return c.add() end"),
-                 "11");
-    CHECK_STRING(call(&p, "local add = require('counter').add return function() return add() end"),
-                 "12");
-    CHECK_STRING(call(&p, "return require('counter').add"), "13");
-    CHECK_STRING(
-        call(&p, "local t = {c = require 'counter'} return function() return t.c.add() end"), "14");
-    CHECK_STRING(call(&p, "local s, c = require('counter').settings, require 'counter' "
-                          "return function() return rawequal(s, c.settings) end"),
-                 "true");
-    CHECK_STRING(call(&p, "local f = require 'alone' return function() return f() end"),
-                 "\"alone\"");
-    close_pair(&p);
-}
-
-TEST(of_several_names_the_standard_one_is_used)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_STRING(call(&p, "require 'again' local f = string.format "
-                          "return function() return f('%d', 1), package.loaded.again == nil end"),
-                 "\"1\" true");
-    CHECK_STRING(call(&p, "local add = require('again').add "
-                          "return function() return add(), package.loaded.again ~= nil end"),
-                 "1 true"); /* again.add is shorter than counter.add */
-    close_pair(&p);
-}
-
-TEST(modules_loaded_later_and_fields_added_later_are_noticed)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_STRING(call(&p, "local t = {} return function() return t end"), "{}");
-    uint64_t maps = fl_parcel_counts_of(p.from).maps;
-    CHECK_STRING(call(&p, "local t = {1} return function() return t end"), "{1}");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.from).maps, maps);
-    CHECK_STRING(call(&p, "local c = require 'counter' return function() return c.add() end"), "1");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.from).maps, maps + 1);
-    CHECK_EQUAL_INT(run(p.to, "require('counter').late = function() return 'there' end"), 0);
-    CHECK_STRING(call(&p, "local c = require 'counter' c.late = function() return 'here' end "
-                          "local l = c.late return function() return l() end"),
-                 "\"there\"");
-    CHECK_STRING(call(&p, "local some = require('lazy').some return function() return some() end"),
-                 "\"some\"");
-    CHECK_EQUAL_INT(run(p.to, "require('counter').iter = string.byte"), 0);
-    CHECK_STRING(call(&p, "local c = require 'counter' c.iter = string.gmatch('', '') "
-                          "local i = c.iter return function() return i('a') end"),
-                 "97");
-    CHECK_EQUAL_INT(run(p.to, "require('counter').object = {1}"), 0);
-    CHECK_STRING(call(&p, "local c = require 'counter' c.object = setmetatable({}, {}) "
-                          "local o = c.object return function() return o end"),
-                 "{1}");
-    close_pair(&p);
-}
-
-TEST(a_module_that_is_replaced_is_noticed)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_STRING(call(&p, "return require('counter').add"), "1");
-    CHECK_STRING(call(&p, "package.loaded.counter = {add = function() return 'other' end} "
-                          "return require('counter').add"),
-                 "2");
-    close_pair(&p);
-}
-
-TEST(a_name_that_is_missing_where_it_arrives_is_an_error)
-{
-    pair p;
-    open_pair(&p);
-    const char *text = call(&p, "package.loaded.here = {f = function() end} "
-                                "local f = package.loaded.here.f return function() f() end");
-    CHECK(strstr(text, "cannot load the module \"here\": module 'here' not found") == text);
-    CHECK_STRING(call(&p, "local c = require 'counter' c.extra = function() end "
-                          "local e = c.extra return function() return e end"),
-                 "\"counter.extra\" is neither a function nor a table in the state it was sent to");
-    close_pair(&p);
-}
-
 TEST(handles_cross_everywhere)
 {
     CHECK_CALL("local P = require 'point' return function(p) return p.x + p.y, "
@@ -611,83 +239,6 @@ TEST(handles_that_cannot_cross_say_why)
     CHECK_CALL("local t = {} for i = 1, 61 do t[i] = i end return print, "
                "setmetatable({}, {__crossing = function() return 'point', unpack(t) end})",
                "argument 1: __crossing returned too many values");
-}
-
-TEST(the_same_closure_is_dumped_and_loaded_once)
-{
-    pair p;
-    open_pair(&p);
-    for (int i = 0; i < 5; i++)
-        CHECK_STRING(call(&p, "f = f or function(x) return x end return f, 1"), "1");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.from).dumps, 1);
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 1);
-    for (int i = 0; i < 5; i++)
-        CHECK_STRING(call(&p, "make = make or function(n) return function() return n end end "
-                              "return make(3)"),
-                     "3");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.from).dumps, 6); /* new closures */
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 2);   /* of one code */
-    close_pair(&p);
-}
-
-TEST(a_collected_closure_gives_its_code_back)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_STRING(call(&p, "return function() return 1 end"), "1");
-    fl_parcel_reset(&p.parcel);
-    lua_settop(p.from, 0);
-    lua_gc(p.from, LUA_GCCOLLECT, 0);
-    lua_gc(p.from, LUA_GCCOLLECT, 0);
-    CHECK_STRING(call(&p, "return function() return 1 end"), "1");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 1);
-    close_pair(&p);
-}
-
-static const char *call_numbered(pair *p, int number)
-{
-    char source[128];
-    (void)snprintf(source, sizeof(source), "return function(x) return x + %d.5 end, 0.5", number);
-    return call(p, source);
-}
-
-TEST(a_state_keeps_a_thousand_functions)
-{
-    pair p;
-    open_pair(&p);
-    for (int i = 0; i < 1200; i++) {
-        char expected[16];
-        (void)snprintf(expected, sizeof(expected), "%d", i + 1);
-        CHECK_STRING(call_numbered(&p, i), expected);
-        CHECK_STRING(call_numbered(&p, 0), "1"); /* stays, being used */
-    }
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 1200);
-    CHECK_STRING(call_numbered(&p, 201), "202");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 1200);
-    CHECK_STRING(call_numbered(&p, 200), "201");
-    CHECK_EQUAL_INT(fl_parcel_counts_of(p.to).loads, 1201);
-    lua_gc(p.to, LUA_GCCOLLECT, 0);
-    CHECK_STRING(call_numbered(&p, 1199), "1200");
-    close_pair(&p);
-}
-
-TEST(a_received_function_can_be_sent_on)
-{
-    pair p;
-    open_pair(&p);
-    CHECK_STRING(call(&p, "local n = 5 local function rec(i) return i == 0 and n or rec(i - 1) end "
-                          "return function(...) sent = rec return rec(...) end, 3"),
-                 "5");
-    lua_State *from = p.from;
-    p.from = p.to;
-    p.to = from;
-    CHECK_STRING(call(&p, "return sent, 10"), "5");
-    close_pair(&p);
-}
-
-TEST(tracebacks_name_the_file_and_the_line)
-{
-    CHECK_CALL("\n\nreturn function()\n error('here') end", "app.lua:4: here");
 }
 
 /* Each thread with its state sends to the other's half of the parcels what both know. */

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "border.h"
 #include "json.h"
 #include "pack.h"
 
@@ -44,7 +45,7 @@ static lua_State *state_new(void)
     if (!L) abort();
     luaL_openlibs(L);
     fl_json_open(L);
-    fl_parcel_open(L);
+    fl_border_open(L);
     if (luaL_dostring(L, same)) abort();
     lua_setglobal(L, "same");
     lua_pushnil(L); /* whatever names say, no file is loaded */
