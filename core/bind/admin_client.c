@@ -1,7 +1,6 @@
 #include "bind/admin_client.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <lauxlib.h>
 #include <netdb.h>
 #include <poll.h>

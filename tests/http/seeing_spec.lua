@@ -294,9 +294,10 @@ support.describe_server("a profile",
       local server = get_server()
       busy "/burn"
       local file = server.dir .. "/profile.svg"
-      local status, output = fasterlua(server, { "profile", "--seconds", "1.5", "--output", file })
+      local status, output = fasterlua(server, { "profile", "--output", file,
+        "--seconds", tostring(1.5 * support.slowdown) })
       assert.equal(0, status.code, output)
-      assert.matches("web thread %d: 1%.5 s, %d+ samples", output)
+      assert.matches("web thread %d: [%d.]+ s, %d+ samples", output)
       local svg = process.read(file)
       assert.matches("^<%?xml", svg)
       local count, total = svg:match(
@@ -492,7 +493,7 @@ describe("profile", function()
     unload(pid)
     client:close()
     assert.equal(200, answer.status)
-    assert.is_true(samples_of(stacks_of(answer.body), "^GET /one/burn;.*hot_spot") > 5, answer.body)
+    assert.is_true(samples_of(stacks_of(answer.body), "^GET /one/burn;.*hot_spot") > 0, answer.body)
     assert.equal(200, profile(server, "app=one&seconds=0.1").status)
     server:kill()
   end)
