@@ -52,7 +52,7 @@ static void take_place(fl_web *spare, fl_web *stuck)
     thread->is_spare = false;
     spare->counts = stuck->counts;
     spare->connections_most = stuck->connections_most;
-    spare->own_listener = stuck->own_listener;
+    spare->own_listener = atomic_load(&stuck->own_listener);
     spare->phase = stuck->phase;
     spare->closing_idle = stuck->closing_idle;
     fl_server_set_web(thread->server, thread->number, spare);

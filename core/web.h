@@ -36,7 +36,7 @@ struct fl_web {
     bool closing_idle; /* draining for a stop: idle connections go at once */
 
     fl_listener *listeners;
-    int own_listener; /* the socket that only this thread accepts on; -1: none. Set at boot */
+    _Atomic int own_listener; /* the socket that only this thread accepts on; -1: none */
     fl_connection *connections;
     fl_connection *ahead; /* what these have read ahead can be parsed now */
     uv_idle_t go_on;      /* active while there are any */
