@@ -3,7 +3,8 @@
 #include <lauxlib.h>
 #include <uv.h>
 
-#define KEEP 4096 /* bytes of the scratch buffer */
+#define KEEP 4096       /* bytes of the scratch buffer */
+#define FACTORY_SIZE 80 /* slots of the Lua stack, at least what a factory needs to run */
 
 static void push_ref(lua_State *L, int ref)
 {
@@ -120,6 +121,20 @@ static int cannot_load(lua_State *L, int error)
     return error;
 }
 
+/* Puts a closure in place of the factory on top. The stack grows before the call, not by it: when
+ * memory is refused to that, LuaJIT (of Debian 12) raises the error in a frame beyond the stack's
+ * end, and writes there. */
+static int call_factory(lua_State *L)
+{
+    if (!lua_checkstack(L, FACTORY_SIZE)) {
+        lua_pop(L, 1);
+        lua_pushliteral(L, "cannot load a function: the Lua stack is full");
+        return UV_EINVAL;
+    }
+    lua_call(L, 0, 1);
+    return 0;
+}
+
 /* The place's function or factory = what is on top. */
 static void keep_factory(fl_functions *f, lua_State *L, uint16_t place, bool bare)
 {
@@ -130,15 +145,26 @@ static void keep_factory(fl_functions *f, lua_State *L, uint16_t place, bool bar
     f->bare[place] = bare;
 }
 
+/* The function on top. */
+static bool has_upvalues(lua_State *L)
+{
+    if (!lua_getupvalue(L, -1, 1)) return false;
+    lua_pop(L, 1);
+    return true;
+}
+
 /* Pushes a closure, and keeps its factory, or itself if it has no upvalues, at the place. */
 static int load_closure(fl_functions *f, lua_State *L, const fl_code *code, uint16_t place)
 {
     int error = fl_code_load(L, code);
     if (error) return cannot_load(L, error);
     lua_pushvalue(L, -1);
-    lua_call(L, 0, 1);
-    bool bare = !lua_getupvalue(L, -1, 1);
-    if (!bare) lua_pop(L, 1);
+    error = call_factory(L);
+    if (error) {
+        lua_remove(L, -2);
+        return error;
+    }
+    bool bare = !has_upvalues(L);
     lua_pushvalue(L, bare ? -1 : -2);
     keep_factory(f, L, place, bare);
     lua_pop(L, 1);
@@ -167,10 +193,7 @@ int fl_functions_push(fl_functions *f, lua_State *L, fl_code *code)
     push_ref(L, f->factories);
     lua_rawgeti(L, -1, place + 1);
     lua_remove(L, -2);
-    if (!f->bare[place]) {
-        lua_call(L, 0, 1);
-        return 0;
-    }
+    if (!f->bare[place]) return call_factory(L);
     if (!fl_functions_has_environment(L)) return 0;
     lua_pop(L, 1);
     return load_closure(f, L, code, place);
