@@ -25,7 +25,9 @@
 #include "thread.h"
 #include "version.h"
 
-#define HIGH_SHARE 6 / 10 /* of the cap: collect beyond it */
+#define HIGH_SHARE 6 / 10     /* of the cap: collect beyond it */
+#define STACK_MOST (1u << 19) /* bytes of the largest Lua stack, nearly */
+#define STACK_RESERVE (2u << 20)
 #define LARGE_HEAP (16u << 20)
 
 /* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
@@ -77,13 +79,21 @@ void fl_state_preload(lua_State *L)
     lua_pop(L, 2);
 }
 
+/* LuaJIT writes past the end of a Lua stack when it may not grow on entry to a function: what is
+ * enlarged may take a little more than the cap, as much as the largest stack. */
+static bool is_beyond_cap(const fl_memory *memory, const void *block, size_t size, size_t used)
+{
+    if (used <= memory->cap) return false;
+    return !block || size > STACK_MOST || used > memory->cap + STACK_RESERVE;
+}
+
 /* The account is exact while LuaJIT keeps telling the true old size, which it does. */
 static void *counted_allocate(void *data, void *block, size_t old_size, size_t size)
 {
     fl_memory *memory = data;
     if (size > old_size) {
         size_t used = memory->used + (size - old_size);
-        if (memory->enforced && used > memory->cap) return NULL;
+        if (memory->enforced && is_beyond_cap(memory, block, size, used)) return NULL;
         if (used > memory->high) memory->collect = true;
     }
     void *result = memory->allocate(memory->data, block, old_size, size);
