@@ -467,6 +467,7 @@ static void stop_here(fl_message *message, void *owner)
 
 void fl_profiler_state_closes(fl_profiler *profiler, const fl_state *state)
 {
+    if (!profiler) return; /* in a pool's process nobody asks for profiles */
     uv_mutex_lock(&profiler->mutex);
     bool runs = profiler->phase == PROFILE_RUNNING && profiler->state == state;
     uv_mutex_unlock(&profiler->mutex);
