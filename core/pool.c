@@ -17,6 +17,7 @@
  * awaiting or being packed, to which no signal is sent, is on its way out and has longer */
 #define NOTICE 20000000u
 #define INTERRUPTION 50000000u
+#define BLOCKED 400000000u
 #define WAY_OUT 500000000u
 #define OVERDUE 10000000u /* ns that a job has lain in the queue */
 #define SHORT 1000000u    /* ns: what such a job costs is mostly the sending */
@@ -643,12 +644,25 @@ static void interrupt(fl_pool_thread *thread, uint64_t turn)
     fl_interrupt(&thread->thread, turn, "timeout", 504);
 }
 
+/* On a crowded machine a thread may not have run at all since its first signal: it has so much time
+ * of the processor to end, or, when it uses none, is blocked. */
+static bool resists(fl_pool_thread *thread, uint64_t turn, uint64_t late)
+{
+    uint64_t used = fl_thread_cpu_time(&thread->thread);
+    if (thread->interrupted != turn) {
+        thread->interrupted = turn;
+        thread->used_then = used;
+    }
+    if (late <= NOTICE + INTERRUPTION) return false;
+    return used - thread->used_then > INTERRUPTION / 2 || late > NOTICE + BLOCKED;
+}
+
 static void escalate(fl_pool *pool, fl_pool_thread *thread, uint64_t late, uint64_t now)
 {
     if (late <= NOTICE || pool->options.process) return; /* the thread itself kills its process */
     uint64_t turn;
     bool in_lua = is_in_lua(thread, &turn);
-    if (late > NOTICE + (in_lua ? INTERRUPTION : WAY_OUT))
+    if (in_lua ? resists(thread, turn, late) : late > NOTICE + WAY_OUT)
         retire(pool, thread, now);
     else if (in_lua)
         interrupt(thread, turn);

@@ -38,9 +38,10 @@ struct fl_pool_thread {
     bool wanted; /* there is something to do */
     pthread_cond_t wake;
     fl_job *job;
-    uint64_t deadline;   /* ns, of the job; 0: none */
-    uint64_t turn;       /* of Lua, seen at the last look while it had no job */
-    uint64_t turn_since; /* ns */
+    uint64_t deadline;               /* ns, of the job; 0: none */
+    uint64_t turn;                   /* of Lua, seen at the last look while it had no job */
+    uint64_t turn_since;             /* ns */
+    uint64_t interrupted, used_then; /* the turn, and ns of processor time at its first signal */
     bool retired;
 
     /* its own */

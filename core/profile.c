@@ -505,19 +505,12 @@ void fl_profiler_evacuated(fl_profiler *profiler, fl_thread *from, fl_thread *to
 
 /* On the housekeeping loop */
 
-static uint64_t cpu_time(const fl_web *web)
-{
-    struct timespec time;
-    if (clock_gettime(web->thread.cpu_clock, &time) < 0) return 0;
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 static int busiest_thread(fl_server *server)
 {
     unsigned busiest = 0;
     uint64_t most = 0;
     for (unsigned i = 0; i < fl_server_web_count(server); i++) {
-        uint64_t time = cpu_time(fl_server_web(server, i));
+        uint64_t time = fl_thread_cpu_time(&fl_server_web(server, i)->thread);
         if (time <= most) continue;
         most = time;
         busiest = i;

@@ -17,6 +17,13 @@
 #define STACK_BYTES (8u << 20) /* C recursion under Lua is guarded by depth; leave it room */
 #define CLOSE_TURNS 2000       /* of a millisecond, that ending ops may take when a thread closes */
 
+uint64_t fl_thread_cpu_time(const fl_thread *thread)
+{
+    struct timespec time;
+    if (clock_gettime(thread->cpu_clock, &time) < 0) return 0;
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
 void fl_thread_tick(fl_thread *thread)
 {
     thread->now = uv_hrtime();

@@ -107,6 +107,9 @@ void fl_thread_end_loop(fl_thread *thread); /* closes states, mailbox and all ha
 void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
                               fl_deadline_callback callback); /* from now */
 void fl_thread_task_ready(fl_thread *thread);                 /* something is in a run queue */
+/* Any thread, once it has begun: ns of processor time that it has used. */
+uint64_t fl_thread_cpu_time(const fl_thread *thread);
+
 /* Something that may wait until the tasks that are ready have run; one thing at a time. */
 void fl_thread_owe(fl_thread *thread, void (*call)(void *data), void *data);
 const char *fl_thread_date(fl_thread *thread);

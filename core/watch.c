@@ -30,13 +30,6 @@
 #define PATIENCE 1
 #endif
 
-static uint64_t cpu_time(const fl_web *web)
-{
-    struct timespec time;
-    if (clock_gettime(web->thread.cpu_clock, &time) < 0) return 0;
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 /* ns that the thread has waited in a run queue: the second number of its schedstat. */
 static uint64_t run_queue_time(const fl_web *web)
 {
@@ -168,7 +161,7 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t now, uint64_t
     fl_watched *watched = &watch->watched[number];
     uint64_t stuck_after = atomic_load_explicit(&web->thread.stuck_after, memory_order_relaxed);
     uint64_t blocked_after = atomic_load_explicit(&web->thread.blocked_after, memory_order_relaxed);
-    uint64_t used = cpu_time(web) - watched->cpu;
+    uint64_t used = fl_thread_cpu_time(&web->thread) - watched->cpu;
     uint64_t waited = run_queue_time(web) - watched->waited;
     uint64_t blocked = held > used + waited ? held - used - waited : 0;
     bool spins = stuck_after && used > stuck_after * PATIENCE;
@@ -200,7 +193,7 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
         watched->web = web;
         if (!in_lua) return;
         watched->since = now;
-        watched->cpu = cpu_time(web);
+        watched->cpu = fl_thread_cpu_time(&web->thread);
         watched->waited = run_queue_time(web);
         return;
     }
