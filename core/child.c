@@ -8,31 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "environment.h"
+
 #define PATIENCE 1000 /* ms from FAILED, or from closing the pair unasked, to the end */
-
-extern char **environ;
-
-/* The service manager speaks to the supervisor alone. */
-static bool is_inherited(const char *variable)
-{
-    static const char *const own[] = {"FASTERLUA_SERVER=", "FASTERLUA_POOL=", "NOTIFY_SOCKET=",
-                                      "LISTEN_PID=",       "LISTEN_FDS=",     "LISTEN_FDNAMES="};
-    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
-        if (strncmp(variable, own[i], strlen(own[i])) == 0) return false;
-    return true;
-}
-
-static char **make_environment(char *server)
-{
-    size_t count = 0, kept = 0;
-    while (environ[count]) count++;
-    char **environment = calloc(count + 2, sizeof(*environment));
-    if (!environment) return NULL;
-    for (size_t i = 0; i < count; i++)
-        if (is_inherited(environ[i])) environment[kept++] = environ[i];
-    environment[kept] = server;
-    return environment;
-}
 
 static void at_deadline(uv_timer_t *timer)
 {
@@ -180,7 +158,7 @@ static int open_control(fl_child *child, uv_loop_t *loop, int *theirs)
 static int start(fl_child *child, const fl_child_program *program, char *server)
 {
     int control_fd = -1, ledger_fd = -1;
-    char **environment = make_environment(server);
+    char **environment = fl_environment_inherited(server);
     int error = environment ? 0 : UV_ENOMEM;
     if (!error) error = open_control(child, program->loop, &control_fd);
     if (!error)

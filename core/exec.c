@@ -8,13 +8,12 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "environment.h"
 #include "server.h"
 
 #define PATIENCE 1000  /* ms from SIGTERM to SIGKILL */
 #define LAST_WORDS 200 /* ms from SIGKILL until outputs are closed that others hold open */
 #define READ_SIZE 16384
-
-extern char **environ;
 
 typedef enum { RUNNING, TERMINATED, KILLED, CLOSING } exec_phase;
 enum { INPUT, OUTPUT, ERRORS, PIPES };
@@ -231,26 +230,6 @@ static int open_pipes(fl_exec *exec, uv_loop_t *loop, int theirs[PIPES])
 
 /* the start */
 
-/* The server's place in its supervisor, and what the service manager says to that alone. */
-static bool is_inherited(const char *variable)
-{
-    static const char *const own[] = {"FASTERLUA_SERVER=", "FASTERLUA_POOL=", "NOTIFY_SOCKET=",
-                                      "LISTEN_PID=",       "LISTEN_FDS=",     "LISTEN_FDNAMES="};
-    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
-        if (strncmp(variable, own[i], strlen(own[i])) == 0) return false;
-    return true;
-}
-
-static char **inherited_environment(void)
-{
-    size_t count = 0, kept = 0;
-    while (environ[count]) count++;
-    char **list = calloc(count + 1, sizeof(*list));
-    for (size_t i = 0; list && i < count; i++)
-        if (is_inherited(environ[i])) list[kept++] = environ[i];
-    return list;
-}
-
 /* Pointers to the texts with a NUL behind each, and NULL. */
 static char **split(fl_slice texts)
 {
@@ -296,8 +275,8 @@ static int spawn(fl_exec *exec, uv_loop_t *loop)
 {
     int theirs[PIPES] = {-1, -1, -1};
     char **arguments = split(exec->program.arguments);
-    char **environment =
-        exec->program.environment.data ? split(exec->program.environment) : inherited_environment();
+    char **environment = exec->program.environment.data ? split(exec->program.environment)
+                                                        : fl_environment_inherited(NULL);
     int status = arguments && environment ? open_pipes(exec, loop, theirs) : UV_ENOMEM;
     if (status == 0) status = spawn_with(exec, loop, theirs, arguments, environment);
     for (int i = 0; i < PIPES; i++)

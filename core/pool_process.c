@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "environment.h"
 #include "frames.h"
 #include "log.h"
 #include "pool.h"
@@ -23,8 +24,6 @@
 #define FAREWELL 100    /* ms that a process has to end when its socket has closed */
 #define GRIEF 1000      /* ms that a killed one may take to be gone */
 #define FIRST_FREE_FD 6 /* that it does not get */
-
-extern char **environ;
 
 struct fl_pool_process {
     fl_pool *pool;
@@ -244,17 +243,6 @@ static void frame_arrived(void *data, fl_frame_kind kind, fl_slice bytes)
 
 /* the start of a process */
 
-static char **make_environment(char *settings)
-{
-    size_t count = 0;
-    while (environ[count]) count++;
-    char **environment = calloc(count + 2, sizeof(*environment));
-    if (!environment) return NULL;
-    memcpy((void *)environment, (void *)environ, count * sizeof(*environment));
-    environment[count] = settings;
-    return environment;
-}
-
 /* A session of its own, as server processes have; handlers and masks as a program expects them. */
 static int set_attributes(posix_spawnattr_t *attributes)
 {
@@ -313,7 +301,7 @@ static int start(fl_pool_process *self)
 {
     int theirs = -1, status = make_pair(self, &theirs);
     if (status < 0) return status;
-    char **environment = make_environment(self->settings);
+    char **environment = fl_environment_inherited(self->settings);
     self->why[0] = '\0';
     self->jobs = 0;
     int error = environment ? execute(self, theirs, environment) : ENOMEM;
