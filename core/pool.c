@@ -307,7 +307,7 @@ static void count_thread(fl_pool *pool, int alive, int retired)
 
 static void add_thread(fl_pool *pool)
 {
-    fl_pool_thread *thread;
+    fl_pool_thread *thread = NULL;
     count_thread(pool, 1, 0);
     if (fl_pool_thread_start(&thread, pool) < 0) { /* the others do its work */
         count_thread(pool, -1, 0);

@@ -136,7 +136,7 @@ int fl_shared_open(fl_shared *shared, fl_segment *segment, fl_slice name, size_t
                    size_t why_size)
 {
     char region[FL_SEGMENT_NAME_MOST + 1];
-    void *memory;
+    void *memory = NULL;
     size_t has = bytes;
     int error = check_request(name, bytes, why, why_size);
     if (error) return error;

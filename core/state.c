@@ -26,8 +26,8 @@
 #include "version.h"
 
 #define HIGH_SHARE 6 / 10     /* of the cap: collect beyond it */
-#define STACK_MOST (1u << 19) /* bytes of the largest Lua stack, nearly */
-#define STACK_RESERVE (2u << 20)
+#define STACK_MOST (1u << 16) /* bytes of a Lua stack that may always grow */
+#define STACK_RESERVE (1u << 18)
 #define LARGE_HEAP (16u << 20)
 
 /* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
@@ -80,7 +80,7 @@ void fl_state_preload(lua_State *L)
 }
 
 /* LuaJIT writes past the end of a Lua stack when it may not grow on entry to a function: what is
- * enlarged may take a little more than the cap, as much as the largest stack. */
+ * small and enlarged, as the stacks of most tasks are, may take a little more than the cap. */
 static bool is_beyond_cap(const fl_memory *memory, const void *block, size_t size, size_t used)
 {
     if (used <= memory->cap) return false;

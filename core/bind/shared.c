@@ -45,7 +45,7 @@ static fl_segment **new_own_segment(lua_State *L)
 
 static int make_own_segment(fl_segment **own, char *why, size_t size)
 {
-    int fd;
+    int fd = -1;
     int error = fl_segment_create(&fd, OWN_BYTES);
     if (error) {
         (void)snprintf(why, size, "shared memory: %s", uv_strerror(error));
@@ -190,7 +190,7 @@ static int get(lua_State *L, bool peek)
     fl_shared *self = self_at_1(L);
     fl_slice key = key_at(L, 2, self);
     fl_buffer *buffer = fl_lua_buffer_take(L);
-    fl_shared_value value;
+    fl_shared_value value = {0};
     int error = fl_shared_get(self, key, peek, &value, buffer);
     tell_emptied(L, self);
     if (error == UV_ENOMEM) return luaL_error(L, "not enough memory");
