@@ -30,7 +30,6 @@ static void push_weak_values(lua_State *L)
 
 void fl_functions_open(fl_functions *f, lua_State *L)
 {
-    if (fl_code_template(L, &f->template) != 0) fl_buffer_reset(&f->template, 0);
     push_weak_values(L);
     f->codes = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_createtable(L, 0, 1);
@@ -97,6 +96,8 @@ static int push_code(const fl_functions *f, lua_State *L, fl_slice bytes)
 int fl_functions_dump(fl_functions *f, lua_State *L, bool *is_new)
 {
     fl_buffer_reset(&f->scratch, KEEP);
+    if (f->template.size == 0 && fl_code_template(L, &f->template) != 0)
+        fl_buffer_reset(&f->template, 0); /* then the function is refused */
     int error = fl_code_dump(L, fl_slice_of(f->template.data, f->template.size), &f->scratch);
     if (error) return error;
     f->dumps++;

@@ -25,7 +25,8 @@ typedef struct fl_functions {
     fl_code_cache cache;   /* of what was loaded */
     bool
         bare[FL_CODE_CACHE]; /* by place too: the function has no upvalues, and itself lies there */
-    fl_buffer template, scratch;
+    fl_buffer template;      /* made when the first function is sent */
+    fl_buffer scratch;
 } fl_functions;
 
 /* Into a struct of zeroes, which may be closed whatever happens. Once per state.  [-0, +0, e] */
