@@ -211,7 +211,7 @@ unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=
 check: all
 	@$(MAKE) -k unit-tests || true
 	@$(MAKE) -k bench-programs $(if $(SANITIZE),$(unsanitized)) || true
-	@BUILD='$(BUILD)' ONLY='$(ONLY)' tests/run
+	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES='$(if $(SANITIZE),$(shell nproc),1)' tests/run
 
 unit-tests: $(unit_tests)
 	@:
