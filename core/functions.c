@@ -93,12 +93,22 @@ static int push_code(const fl_functions *f, lua_State *L, fl_slice bytes)
     return 0;
 }
 
+/* Made by the first dump. When LuaJIT's bytecode is not understood there is none, and each function
+ * is refused. */
+static int need_template(fl_functions *f, lua_State *L)
+{
+    if (f->template.size > 0) return 0;
+    int error = fl_code_template(L, &f->template);
+    if (error) fl_buffer_reset(&f->template, 0);
+    return error == UV_ENOMEM ? error : 0;
+}
+
 int fl_functions_dump(fl_functions *f, lua_State *L, bool *is_new)
 {
     fl_buffer_reset(&f->scratch, KEEP);
-    if (f->template.size == 0 && fl_code_template(L, &f->template) != 0)
-        fl_buffer_reset(&f->template, 0); /* then the function is refused */
-    int error = fl_code_dump(L, fl_slice_of(f->template.data, f->template.size), &f->scratch);
+    int error = need_template(f, L);
+    if (error) return error;
+    error = fl_code_dump(L, fl_slice_of(f->template.data, f->template.size), &f->scratch);
     if (error) return error;
     f->dumps++;
     fl_slice bytes = fl_slice_of(f->scratch.data, f->scratch.size);
