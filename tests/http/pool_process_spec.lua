@@ -22,11 +22,21 @@ return { raise = function(signal) return ffi.C.raise(signal) end,
   kill = function(...) return ffi.C.kill(...) end }
 ]]
 
+local PROCESSES = 5 -- of all pools of the first server
+
+-- A pool makes the process that takes a recycled one's place when it gets to it.
+local function all_processes_there(server)
+  support.eventually(function()
+    return #process.children(server:server_pid()) >= PROCESSES
+  end, 5)
+end
+
 -- A job that reads address 0 is to end its process as it does without a sanitizer.
 local function calm(files, settings)
   local all = options(files, settings)
   all.env = { ASAN_OPTIONS = "detect_leaks=1:handle_segv=0:allocator_may_return_null=1",
     TSAN_OPTIONS = "halt_on_error=0:second_deadlock_stack=1:handle_segv=0" }
+  all.warm_up = all_processes_there
   return all
 end
 
