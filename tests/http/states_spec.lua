@@ -33,7 +33,7 @@ local function work(seconds)
   return fl.here().thread, traces
 end
 
-app:get("/work/{seconds:int}", function(req)
+app:get("/burn/{seconds:int}", function(req)
   local jobs = {}
   for index = 1, 64 do
     jobs[index] = fl.spawn(function()
@@ -57,7 +57,7 @@ return app
 
 local function work(server, seconds)
   local client = server:connect()
-  client:send(("GET /work/%d HTTP/1.1\r\nHost: a\r\n\r\n"):format(seconds))
+  client:send(("GET /burn/%d HTTP/1.1\r\nHost: a\r\n\r\n"):format(seconds))
   return assert(client:response { timeout = 60 * support.slowdown })
 end
 
