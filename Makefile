@@ -76,7 +76,7 @@ SOAK_SECONDS ?= 600
 TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fanout core/topic \
     core/segment core/shared core/log core/metrics core/admin core/ledger core/modules \
     http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool_spec \
-    http/pool_failure http/pool_stream http/run_in http/shared http/channel \
+    http/pool_failure http/pool_process http/pool_stream http/run_in http/shared http/channel \
     http/topic http/evacuation core/exile
 BUILD ?= build
 SANITIZE ?=
