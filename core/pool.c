@@ -47,6 +47,8 @@ struct fl_pools {
     fl_pool *list[FL_POOLS_MOST];
     _Atomic unsigned count;
     unsigned alive, retired;
+    pthread_t last; /* of the threads that have ended: to be joined by the next, or at the end */
+    bool has_last;
     _Atomic unsigned numbers; /* that were given to threads */
     bool stopping;
 };
@@ -103,6 +105,7 @@ static void pool_free(fl_pool *pool)
 void fl_pools_free(fl_pools *pools)
 {
     if (!pools) return;
+    if (pools->has_last) pthread_join(pools->last, NULL);
     for (unsigned i = 0; i < atomic_load(&pools->count); i++) pool_free(pools->list[i]);
     pthread_cond_destroy(&pools->gone);
     pthread_mutex_destroy(&pools->lock);
@@ -579,7 +582,7 @@ bool fl_pool_is_closed(fl_pool *pool)
     return closed;
 }
 
-void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
+bool fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
 {
     pthread_mutex_lock(&pool->lock);
     bool retired = thread->retired;
@@ -587,7 +590,23 @@ void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
     pool->stats.jit_flushes += atomic_load(&thread->metrics.jit_flushes);
     forget(pool, thread);
     pthread_mutex_unlock(&pool->lock);
-    count_thread(pool, -1, retired ? -1 : 0);
+    return retired;
+}
+
+/* Each joins the one before it, so that no more than one is ever unjoined, and no pool has to wait
+ * for a thread that it does not need any more. */
+void fl_pools_thread_ended(fl_pools *pools, bool was_retired)
+{
+    pthread_mutex_lock(&pools->lock);
+    pthread_t before = pools->last;
+    bool has_before = pools->has_last;
+    pools->last = pthread_self();
+    pools->has_last = true;
+    pools->alive--;
+    if (was_retired) pools->retired--;
+    pthread_cond_signal(&pools->gone);
+    pthread_mutex_unlock(&pools->lock);
+    if (has_before) pthread_join(before, NULL);
 }
 
 /* jobs past their time */

@@ -104,7 +104,9 @@ void fl_pool_state_replaced(fl_pool *pool);
 
 bool fl_pool_is_closed(fl_pool *pool);
 
-/* Last thing a thread does. */
-void fl_pool_left(fl_pool *pool, fl_pool_thread *thread);
+/* A thread has left its pool, and may be freed: was it retired? */
+bool fl_pool_left(fl_pool *pool, fl_pool_thread *thread);
+/* The last thing that it does. */
+void fl_pools_thread_ended(fl_pools *pools, bool was_retired);
 
 #endif

@@ -481,6 +481,7 @@ static void *run(void *data)
 {
     fl_pool_thread *self = data;
     fl_pool *pool = self->pool;
+    fl_pools *pools = fl_server_pools(self->thread.server);
     fl_job *job;
     fl_thread_begin(&self->thread);
     if (!self->process) set_nice(fl_pool_options_of(pool)->nice);
@@ -489,11 +490,12 @@ static void *run(void *data)
     for (unsigned i = 0; i < self->thread.state_count; i++) close_state(self, i);
     if (self->process) fl_pool_process_free(self->process);
     fl_thread_end_loop(&self->thread);
-    fl_pool_left(pool, self); /* the server may end from here on */
+    bool was_retired = fl_pool_left(pool, self);
     fl_thread_close(&self->thread);
     pthread_cond_destroy(&self->wake);
     free(self->places);
     free(self);
+    fl_pools_thread_ended(pools, was_retired); /* the server may end from here on */
     return NULL;
 }
 
@@ -548,7 +550,6 @@ int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool)
     int status = init(self, pool);
     if (status == 0) status = launch(self);
     if (status == 0) {
-        pthread_detach(self->thread.id);
         *out = self;
         return 0;
     }

@@ -24,11 +24,17 @@ return { raise = function(signal) return ffi.C.raise(signal) end,
 
 local PROCESSES = 5 -- of all pools of the first server
 
--- A pool makes the process that takes a recycled one's place when it gets to it.
+-- A pool makes the process that takes a recycled one's place when that has gone: all are there when
+-- they stay the same ones for longer than such a change takes.
 local function all_processes_there(server)
+  local pid, before = server:server_pid(), nil
   support.eventually(function()
-    return #process.children(server:server_pid()) >= PROCESSES
-  end, 5)
+    local now = table.concat(process.children(pid), " ")
+    local stays = now == before
+    before = now
+    process.sleep(0.3 * slowdown)
+    return stays and #process.children(pid) == PROCESSES
+  end, 10)
 end
 
 -- A job that reads address 0 is to end its process as it does without a sanitizer.
