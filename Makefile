@@ -27,6 +27,11 @@ libssl-dev       TLS and digests
 zlib1g-dev       gzip and deflate
 libbrotli-dev    brotli
 libzstd-dev      zstd
+libpq-dev        PostgreSQL
+libsqlite3-dev   SQLite
+libmariadb-dev   MariaDB and MySQL
+libhiredis-dev   Redis and Valkey
+libcurl4-openssl-dev   the HTTP client and mail
 lua-argparse     the command line
 lua-filesystem   finds the apps
 lua-cjson        for apps that require "cjson"
@@ -43,6 +48,9 @@ clang-format                       checks the layout of C
 libclang-rt-$(clang_version)-dev   the sanitizers' run-time libraries
 llvm                               function names in the sanitizers' reports
 curl                               a client that is not ours
+postgresql                         a database
+mariadb-server                     a database
+redis-server                       a database
 endef
 
 define bench_packages
@@ -94,9 +102,21 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
+# Drivers, each a shared object of its own with the library it stands on; built when that is there.
+library_of_postgres = libpq
+library_of_sqlite = sqlite3
+library_of_mariadb = libmariadb
+library_of_redis = hiredis
+library_of_http = libcurl
+drivers := $(foreach driver,postgres sqlite mariadb redis http,$(if \
+    $(wildcard core/drivers/$(driver)/*.c),$(if \
+    $(shell pkg-config --exists $(library_of_$(driver)) 2>/dev/null && echo yes),$(driver))))
+driver_libraries = $(foreach driver,$(drivers),$(library_of_$(driver)))
+
 # Flags. Libraries' headers are system headers: our warnings are about our code.
 libraries = luajit libuv openssl zlib libbrotlienc libbrotlidec libzstd
-library_flags := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(libraries) 2>/dev/null))
+library_flags := $(patsubst -I%,-isystem %,$(shell \
+    pkg-config --cflags $(libraries) $(driver_libraries) 2>/dev/null))
 library_links := $(shell pkg-config --libs $(libraries) 2>/dev/null)
 
 llhttp := $(wildcard /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c)
@@ -125,22 +145,27 @@ link = $(CC) $(language) $(code) -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(CFLA
 link_libraries = $(library_links) -lm -lpthread -ldl
 
 # Files.
-core_sources := $(wildcard core/*.c core/bind/*.c core/drivers/*.c)
+core_sources := $(wildcard core/*.c core/bind/*.c)
+driver_sources := $(wildcard core/drivers/*/*.c)
+driver_objects := $(patsubst %.c,$(BUILD)/%.o,$(foreach driver,$(drivers),$(wildcard \
+    core/drivers/$(driver)/*.c)))
+driver_programs := $(drivers:%=$(BUILD)/drivers/%.so)
+driver_links := $(if $(drivers),$(shell pkg-config --libs $(driver_libraries) 2>/dev/null))
 core_objects := $(core_sources:%.c=$(BUILD)/%.o)
 llhttp_objects := $(llhttp:/usr/share/llhttp/%.c=$(BUILD)/llhttp/%.o)
 library_objects := $(filter-out $(BUILD)/core/main.o,$(core_objects)) $(llhttp_objects)
 unit_tests := $(patsubst tests/core/%.c,$(BUILD)/tests/%,$(wildcard tests/core/*_test.c))
 fuzzers := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
 bench_programs := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
-c_sources = $(core_sources) $(wildcard tests/*/*.c)
-c_files = $(c_sources) $(wildcard core/*.h core/*/*.h tests/*/*.h)
+c_sources = $(core_sources) $(driver_sources) $(wildcard tests/*/*.c)
+c_files = $(c_sources) $(wildcard core/*.h core/*/*.h core/*/*/*.h tests/*/*.h)
 lua_files = $(wildcard lua apps conf tests) \
     $(shell grep -ls '^\#!.*luajit' tests/run tests/bench/run)
 
 .PHONY: all serve test soak bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
         format asan tsan fuzz bench install uninstall clean check-fresh help FORCE
 
-all: $(BUILD)/fasterlua
+all: $(BUILD)/fasterlua $(driver_programs)
 
 help:
 	@echo "make serve        install what is missing, build, serve the example apps on port 8000"
@@ -181,7 +206,8 @@ $$root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=1
     install --no-install-recommends $$names
 endef
 
-# Peers are started by the benchmark, on its own ports: Debian must not start them as services.
+# Databases and peers are started by what uses them, in folders and on ports of its own: Debian must
+# not start them as services.
 define start_no_services
 policy=/usr/sbin/policy-rc.d; \
 if [ ! -e $$policy ]; then \
@@ -196,11 +222,11 @@ serve:
 	@exec $(BUILD)/fasterlua serve apps/
 
 test:
-	$(call install_missing,run_packages test_packages)
+	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) check
 
 soak:
-	$(call install_missing,run_packages test_packages)
+	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@SOAK=$(SOAK_SECONDS) SPEC_SECONDS=$$(($(SOAK_SECONDS) + 900)) $(MAKE) check \
 	    ONLY=http/evacuation
 
@@ -218,16 +244,16 @@ unit-tests: $(unit_tests)
 	@:
 
 asan:
-	$(call install_missing,run_packages test_packages)
+	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) check BUILD=build/asan CC=clang OPTIMIZE='-O1 -g' SANITIZE=address,undefined
 
 tsan:
-	$(call install_missing,run_packages test_packages)
+	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) check BUILD=build/tsan CC=clang OPTIMIZE='-O1 -g' SANITIZE=thread \
 	    ONLY='$(or $(ONLY),$(TSAN_ONLY))'
 
 fuzz:
-	$(call install_missing,run_packages test_packages)
+	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) -k fuzzers BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' \
 	    SANITIZE=fuzzer-no-link,address,undefined || true
 	@BUILD=build/fuzz ONLY='$(ONLY)' FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
@@ -271,39 +297,53 @@ $(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
 	@echo "  $(CC) $<"
 	@$(compile) $(lto) -w -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp -c -o $@ $<
 
-$(BUILD)/libfasterlua.a: $(library_objects)
+$(BUILD)/libfasterlua.a: $(library_objects) $(driver_objects)
 	@rm -f $@
-	@$(AR) rcsD $@ $^
+	@$(AR) rcsD $@ $(filter-out %/open.o,$^)
 
 # -rdynamic: Lua modules written in C find our symbols.
 $(BUILD)/fasterlua: $(BUILD)/core/main.o $(library_objects)
 	@echo "  link $@"
 	@$(link) $(lto) -rdynamic -o $@ $^ $(link_libraries)
 
+# A driver finds the program's own functions in the program. open.c makes a driver of the rest of
+# its folder, which unit tests link like any other source.
+$(driver_objects): $(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  $(CC) $<"
+	@$(compile) -fPIC $(ours) -MMD -MP -c -o $@ $<
+
+.SECONDEXPANSION:
+$(BUILD)/drivers/%.so: $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard core/drivers/$$*/*.c))
+	@mkdir -p $(@D)
+	@echo "  link $@"
+	@$(CC) $(code) -shared -Wl,-z,relro,-z,now -Wl,--as-needed $(CFLAGS) $(LDFLAGS) -o $@ $^ \
+	    $(shell pkg-config --libs $(library_of_$*) openssl)
+
 $(BUILD)/tests/%_test: tests/core/%_test.c $(BUILD)/libfasterlua.a $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
 	@rm -f $@
 	@$(link) $(ours) -Itests/support -MMD -MP -MF $@.d -o $@ $< $(BUILD)/libfasterlua.a \
-	    $(link_libraries)
+	    $(driver_links) $(link_libraries)
 
 $(BUILD)/%_fuzz: tests/fuzz/%_fuzz.c $(BUILD)/libfasterlua.a $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
 	@rm -f $@
 	@$(link) -fsanitize=fuzzer $(ours) -Itests/support -MMD -MP -MF $@.d -o $@ $< \
-	    $(BUILD)/libfasterlua.a $(link_libraries)
+	    $(BUILD)/libfasterlua.a $(driver_links) $(link_libraries)
 
 $(BUILD)/bench/%: tests/bench/%.c $(llhttp_objects) $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
 	@$(link) $(ours) -MMD -MP -MF $@.d -o $@ $< $(llhttp_objects) $(link_libraries)
 
--include $(core_objects:.o=.d) $(unit_tests:%=%.d) $(fuzzers:%=%.d) $(bench_programs:%=%.d)
+-include $(core_objects:.o=.d) $(driver_objects:.o=.d) $(unit_tests:%=%.d) $(fuzzers:%=%.d) $(bench_programs:%=%.d)
 
 # Checking without running.
 lint:
-	$(call install_missing,run_packages test_packages)
+	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) -k lint-lua lint-c lint-format
 
 lint-lua:
@@ -324,11 +364,13 @@ share = $(DESTDIR)$(PREFIX)/share/fasterlua
 
 install: all
 	install -D -m 755 $(BUILD)/fasterlua $(DESTDIR)$(PREFIX)/bin/fasterlua
+	$(foreach driver,$(drivers),install -D -m 755 $(BUILD)/drivers/$(driver).so \
+	    $(DESTDIR)$(PREFIX)/lib/fasterlua/$(driver).so;)
 	rm -rf $(share)
 	find lua conf apps -type f ! -name '*_spec.lua' -exec install -D -m 644 {} $(share)/{} \;
 
 uninstall:
-	rm -rf $(DESTDIR)$(PREFIX)/bin/fasterlua $(share)
+	rm -rf $(DESTDIR)$(PREFIX)/bin/fasterlua $(DESTDIR)$(PREFIX)/lib/fasterlua $(share)
 
 clean:
 	rm -rf build

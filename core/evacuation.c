@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "handler.h"
 #include "profile.h"
+#include "readiness.h"
 #include "server.h"
 #include "web.h"
 
@@ -82,6 +83,7 @@ static void take_discarded(fl_thread *thread, fl_thread *old, const fl_state *st
         if (state == stuck) continue;
         state->next = thread->discarded;
         state->thread = thread;
+        fl_readiness_move_all(state);
         thread->discarded = state;
         fl_thread_task_ready(thread); /* frees it when its tasks have ended */
     }
@@ -97,6 +99,7 @@ static void take_states(fl_thread *thread, fl_thread *old, const fl_state *stuck
         if (thread->states[i]) fl_thread_discard_state(thread, i);
         thread->states[i] = state;
         state->thread = thread;
+        fl_readiness_move_all(state);
         if (state->ready) fl_thread_task_ready(thread);
     }
     take_discarded(thread, old, stuck);
@@ -289,6 +292,7 @@ int fl_evacuate(fl_web *spare, fl_web *stuck, fl_evacuation *done)
     if (status == 0) status = take_mailboxes(thread, old, spare);
     if (status < 0) return status;
     fl_address_close(gone->address);
+    fl_readiness_abandon_all(gone);
     done->tasks = gone->live_tasks;
     take_place(spare, stuck);
     fl_thread_tick(thread);

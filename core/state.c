@@ -16,6 +16,7 @@
 #include "bind/text.h"
 #include "bind/topic.h"
 #include "border.h"
+#include "driver.h"
 #include "json.h"
 #include "modules.h"
 #include "pool.h"
@@ -63,6 +64,7 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.text", fl_text_module},
                                        {"fasterlua.core.fs", fl_fs_module},
                                        {"fasterlua.core.exec", fl_exec_module},
+                                       {"fasterlua.core.driver", fl_driver_module},
                                        {"fasterlua.core.pool", fl_pool_module},
                                        {"fasterlua.core.shared", fl_shared_module},
                                        {"fasterlua.core.channel", fl_channel_module},

@@ -23,6 +23,7 @@
 #include "task.h"
 
 typedef struct fl_thread fl_thread;
+typedef struct fl_readiness fl_readiness;
 typedef struct fl_pool fl_pool;
 
 typedef struct fl_route {
@@ -77,6 +78,7 @@ struct fl_state {
     fl_task *own_tasks; /* without a request */
     fl_task *running;
     fl_op *ops;
+    fl_readiness *readiness; /* descriptors that it waits for */
     unsigned live_tasks;
 };
 

@@ -1,0 +1,91 @@
+#include "readiness.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "state.h"
+#include "thread.h"
+
+static void handle_ready(uv_poll_t *handle, int status, int events)
+{
+    fl_readiness *self = handle->data;
+    self->ready(self, status, events);
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static int make_handle(fl_readiness *self)
+{
+    uv_poll_t *handle = malloc(sizeof(*handle));
+    if (!handle) return UV_ENOMEM;
+    int status = uv_poll_init(&self->state->thread->loop, handle, self->fd);
+    if (status < 0) {
+        free(handle);
+        return status;
+    }
+    handle->data = self;
+    self->handle = handle;
+    return 0;
+}
+
+int fl_readiness_open(fl_readiness *self, fl_state *state, int fd, fl_readiness_ready ready)
+{
+    *self = (fl_readiness){.state = state, .fd = fd, .ready = ready};
+    int status = make_handle(self);
+    if (status < 0) return status;
+    self->next = state->readiness;
+    if (self->next) self->next->link = &self->next;
+    self->link = &state->readiness;
+    state->readiness = self;
+    return 0;
+}
+
+/* Neither starting nor stopping can fail on a handle that is open. */
+void fl_readiness_want(fl_readiness *self, int events)
+{
+    if (self->events == events) return;
+    self->events = events;
+    if (events)
+        (void)uv_poll_start(self->handle, events, handle_ready);
+    else
+        (void)uv_poll_stop(self->handle);
+}
+
+void fl_readiness_close(fl_readiness *self)
+{
+    if (!self->link) return;
+    *self->link = self->next;
+    if (self->next) self->next->link = self->link;
+    self->link = NULL;
+    if (self->handle) uv_close((uv_handle_t *)self->handle, handle_closed);
+    self->handle = NULL;
+}
+
+static void move(fl_readiness *self)
+{
+    int events = self->events;
+    self->handle = NULL; /* the old loop's, which nobody runs */
+    self->events = 0;
+    int status = make_handle(self);
+    if (status < 0)
+        self->ready(self, status, 0);
+    else
+        fl_readiness_want(self, events);
+}
+
+void fl_readiness_move_all(fl_state *state)
+{
+    for (fl_readiness *self = state->readiness, *next; self; self = next) {
+        next = self->next;
+        move(self);
+    }
+}
+
+void fl_readiness_abandon_all(fl_state *state)
+{
+    for (fl_readiness *self = state->readiness; self; self = self->next) (void)close(self->fd);
+    state->readiness = NULL;
+}
