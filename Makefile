@@ -314,7 +314,8 @@ $(driver_objects): $(BUILD)/%.o: %.c $(BUILD)/flags
 	@$(compile) -fPIC $(ours) -MMD -MP -c -o $@ $<
 
 .SECONDEXPANSION:
-$(BUILD)/drivers/%.so: $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard core/drivers/$$*/*.c))
+$(BUILD)/drivers/%.so: $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(basename \
+    $$(wildcard core/drivers/$$*/*.c))))
 	@mkdir -p $(@D)
 	@echo "  link $@"
 	@$(CC) $(code) -shared -Wl,-z,relro,-z,now -Wl,--as-needed $(CFLAGS) $(LDFLAGS) -o $@ $^ \
