@@ -93,6 +93,16 @@ return {
   blocked_handler = "2s", -- time blocked in the kernel after which it is stopped; 0 is never
   exile = "60s", -- that a route runs in the cpu pool after its handler could not be stopped
 
+  -- Databases: what options of fl.db leave open
+  db_connections = 100, -- connections of a server process to all databases together
+  db_pool = 10, -- connections of one Lua state to one database, beside those its requests share
+  db_timeout = "30s", -- time that a query may take; 0 is for ever
+  db_connect_timeout = "1s", -- that a query waits for a database that cannot be reached
+  db_pool_timeout = "5s", -- that a query waits for a connection that others have
+  db_idle = "30s", -- after which a pool's state closes connections that it does not use
+  db_result = "64MB", -- rows of one query; db:each takes more, piece by piece
+  db_queue = 10000, -- queries of one Lua state that may be under way; one more is refused with 503
+
   -- Stopping
   drain = "10s", -- for requests in progress to end
 }

@@ -20,8 +20,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <lua.h>
-
 #include "buffer.h"
 #include "deadline.h"
 #include "statements.h"
@@ -96,7 +94,9 @@ struct fl_query {
 };
 
 struct fl_session {
-    fl_db *db; /* NULL: released */
+    fl_db *db;
+    bool held;           /* acquired, and not released yet */
+    unsigned references; /* database.c's own: the struct lives as long as a query that names it */
 };
 
 typedef struct fl_db_stats {
@@ -114,7 +114,8 @@ typedef struct fl_db_driver {
     void (*close)(fl_db *db);
     void (*submit)(fl_query *query);
     void (*cancel)(fl_query *query); /* `cancelled` says why; it is still to be done soon */
-    /* It goes back: what is still open in it is rolled back. The struct is gone afterwards. */
+    /* It goes back: what still runs in it is cancelled, what is open rolled back. It is not used
+     * any more, but for the queries in it that are not done yet. */
     void (*release)(fl_session *session);
     void (*stats)(fl_db *db, fl_db_stats *stats); /* adds to zeros */
     void (*close_idle)(fl_db *db); /* connections that nobody uses; NULL: there are none */
@@ -176,8 +177,5 @@ void fl_rows_reset(fl_rows *rows); /* empty, without columns */
 
 /* For state.c. */
 void fl_db_close_all(fl_state *state);
-
-/* Lua module "fasterlua.core.db". */
-int fl_db_module(lua_State *L);
 
 #endif

@@ -3,8 +3,9 @@
  * Stateless; the thread of L. Encoding: integers up to 2^53 without a fraction are written as
  * integers, other numbers with the fewest digits that read back as the same number (17 at most,
  * and with a point or an exponent, so that they are no int64 afterwards); int64 and uint64 cdata
- * exactly; fl.null and JSON null are lightuserdata NULL; a table is a list when its keys are 1 … n,
- * an object when all keys are strings, and when empty `{}`, or `[]` if it is marked with fl.array.
+ * exactly; fl.null and JSON null are lightuserdata NULL; a row of a database (rows.h) has its
+ * columns in their order, null for nil; any other table is a list when its keys are 1 … n, an
+ * object when all keys are strings, and when empty `{}`, or `[]` if it is marked with fl.array.
  * Refused with the path in the message: NaN and infinities, cycles and nesting beyond 96, mixed or
  * sparse keys, invalid UTF-8, functions, userdata, threads, futures. Other metatables are not
  * looked at: no metamethod runs.

@@ -9,6 +9,7 @@
 #include "int64.h"
 #include "json_string.h"
 #include "number.h"
+#include "rows.h"
 
 #define FUTURE_NAME "fasterlua.future"
 #define PATH_LIMIT 320
@@ -134,12 +135,16 @@ static bool is_mark(encoder *e)
     return lua_topointer(e->L, -1) == e->mark;
 }
 
-static bool check_metatable(encoder *e, int table, bool *marked)
+typedef enum { PLAIN, MARKED, ROW } table_kind;
+
+/* A row's metatable stays on the stack. */
+static bool check_metatable(encoder *e, int table, table_kind *kind)
 {
-    *marked = false;
+    *kind = PLAIN;
     if (!lua_getmetatable(e->L, table)) return true;
-    *marked = is_mark(e);
-    bool future = !*marked && is_future(e->L);
+    *kind = is_mark(e) ? MARKED : fl_rows_is_metatable(e->L) ? ROW : PLAIN;
+    if (*kind == ROW) return true;
+    bool future = *kind == PLAIN && is_future(e->L);
     lua_pop(e->L, 1);
     return !future || refuse(e, "a future: did you forget await?");
 }
@@ -171,6 +176,86 @@ static bool encode_object(encoder *e, int table)
     } while (lua_next(e->L, table));
     fl_buffer_byte(e->out, '}');
     return true;
+}
+
+/* A member whose name and value, which may be nil, lie on the stack, and are taken off. */
+static bool encode_field(encoder *e, char *separator)
+{
+    fl_buffer_byte(e->out, *separator);
+    *separator = ',';
+    if (!encode_member(e)) return false;
+    lua_pop(e->L, 2);
+    return true;
+}
+
+/* The name is on top. */
+static bool is_last_of_name(lua_State *L, int names, int column)
+{
+    lua_pushvalue(L, -1);
+    lua_rawget(L, names);
+    bool is_last = lua_tointeger(L, -1) == column;
+    lua_pop(L, 1);
+    return is_last;
+}
+
+/* The columns in their order, null for those that are nil. */
+static bool encode_columns(encoder *e, int table, int metatable, char *separator)
+{
+    lua_State *L = e->L;
+    lua_rawgeti(L, metatable, FL_ROWS_NAMES);
+    int names = lua_gettop(L);
+    for (int i = 1;; i++) {
+        lua_rawgeti(L, metatable, i);
+        if (lua_isnil(L, -1)) break;
+        if (is_last_of_name(L, names, i)) {
+            lua_pushvalue(L, -1);
+            lua_rawget(L, table);
+            if (!encode_field(e, separator)) return false;
+        } else {
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 2);
+    return true;
+}
+
+/* What the app has added. */
+static bool encode_others(encoder *e, int table, int metatable, char *separator)
+{
+    lua_State *L = e->L;
+    lua_rawgeti(L, metatable, FL_ROWS_NAMES);
+    int names = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, table);) {
+        lua_pushvalue(L, -2);
+        lua_rawget(L, names);
+        bool is_column = !lua_isnil(L, -1);
+        lua_pop(L, 1);
+        if (!is_column) {
+            lua_pushvalue(L, -2);
+            lua_insert(L, -2);
+            if (!encode_field(e, separator)) return false;
+        } else {
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+    return true;
+}
+
+/* A row of a database (rows.h); its metatable is on top. */
+static bool encode_row(encoder *e, int table)
+{
+    char separator = '{';
+    int metatable = lua_gettop(e->L);
+    if (!lua_checkstack(e->L, 12)) return refuse(e, "the Lua stack is full");
+    e->depth++;
+    bool encoded = encode_columns(e, table, metatable, &separator) &&
+                   encode_others(e, table, metatable, &separator);
+    e->depth--;
+    if (separator == '{') fl_buffer_byte(e->out, '{');
+    fl_buffer_byte(e->out, '}');
+    if (encoded) lua_pop(e->L, 1);
+    return encoded;
 }
 
 static bool encode_list(encoder *e, int table, size_t count)
@@ -226,18 +311,19 @@ static bool encode_filled(encoder *e, int table, bool marked)
 static bool encode_table(encoder *e)
 {
     lua_State *L = e->L;
-    bool marked;
+    table_kind kind;
     if (e->depth == FL_JSON_DEPTH) return refuse(e, "nested deeper than 96 levels, or a cycle");
     if (!lua_checkstack(L, 8)) return refuse(e, "the Lua stack is full");
     int table = lua_gettop(L);
-    if (!check_metatable(e, table, &marked)) return false;
+    if (!check_metatable(e, table, &kind)) return false;
+    if (kind == ROW) return encode_row(e, table);
     lua_pushnil(L);
     if (!lua_next(L, table)) {
-        fl_buffer_append(e->out, marked ? "[]" : "{}", 2);
+        fl_buffer_append(e->out, kind == MARKED ? "[]" : "{}", 2);
         return true;
     }
     e->depth++;
-    bool encoded = encode_filled(e, table, marked);
+    bool encoded = encode_filled(e, table, kind == MARKED);
     e->depth--;
     return encoded;
 }

@@ -8,6 +8,7 @@
 
 #include "int64.h"
 #include "json.h"
+#include "rows.h"
 
 #define FUTURE_NAME "fasterlua.future"
 #define PATH_LIMIT 320
@@ -212,10 +213,11 @@ static bool check_metatable(fl_packer *p, int table, bool *marked)
     *marked = false;
     if (!lua_getmetatable(p->L, table)) return true;
     *marked = is_mark(p);
-    if (!*marked && is_future(p->L))
+    bool is_row = !*marked && fl_rows_is_metatable(p->L);
+    if (!*marked && !is_row && is_future(p->L))
         return fl_packer_refuse(p, " is a future: did you forget await?");
     lua_pop(p->L, 1);
-    return *marked || fl_packer_refuse(p, ": a table with a metatable cannot cross");
+    return *marked || is_row || fl_packer_refuse(p, ": a table with a metatable cannot cross");
 }
 
 static bool check_cycle(fl_packer *p, const void *table)

@@ -53,6 +53,7 @@ struct fl_server {
     fl_channels *channels;
     fl_topics *topics;
     fl_pools *pools;
+    _Atomic uint64_t connections; /* to databases */
     fl_pool *cpu_pool, *blocking_pool;
     fl_modules *modules;
     const fl_app_place **apps; /* longest prefix first */
@@ -283,6 +284,18 @@ unsigned fl_server_app_number(fl_server *server, const fl_app_place *app)
     unsigned number = 0;
     while (server->apps[number] != app) number++;
     return number;
+}
+
+bool fl_server_take_connection(fl_server *server)
+{
+    if (atomic_fetch_add(&server->connections, 1) < server->settings->db_connections) return true;
+    atomic_fetch_sub(&server->connections, 1);
+    return false;
+}
+
+void fl_server_give_connection(fl_server *server)
+{
+    atomic_fetch_sub(&server->connections, 1);
 }
 
 fl_pools *fl_server_pools(fl_server *server)

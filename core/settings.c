@@ -83,6 +83,14 @@ static const field fields[] = {
     {COUNT, MEMBER(topic_bytes)},
     {TIME, MEMBER(drain)},
     {COUNT, MEMBER(file_threads)},
+    {COUNT, MEMBER(db_connections)},
+    {COUNT, MEMBER(db_pool)},
+    {TIME, MEMBER(db_timeout)},
+    {TIME, MEMBER(db_connect_timeout)},
+    {TIME, MEMBER(db_pool_timeout)},
+    {TIME, MEMBER(db_idle)},
+    {COUNT, MEMBER(db_result)},
+    {COUNT, MEMBER(db_queue)},
     {COUNT, MEMBER(exec_output)},
 };
 

@@ -66,6 +66,12 @@ typedef struct fl_settings {
     uint64_t drain;        /* graceful stop */
     uint64_t file_threads; /* threads for files and name look-ups */
     uint64_t exec_output;  /* bytes of output fl.exec keeps, per stream */
+    /* databases; what options of fl.db leave open */
+    uint64_t db_connections; /* of a server process, to all databases together */
+    uint64_t db_pool;        /* connections of a state to one of them, beside those it shares */
+    uint64_t db_timeout, db_connect_timeout, db_pool_timeout, db_idle;
+    uint64_t db_result; /* bytes of rows */
+    uint64_t db_queue;  /* queries of a state under way */
     /* for all server processes together */
     uint64_t shared_memory; /* bytes of the segment that dictionaries have */
     uint64_t topic_ring;    /* bytes of it for what topics carry between server processes */

@@ -6,6 +6,7 @@
 
 #include "bind/channel.h"
 #include "bind/compress.h"
+#include "bind/db.h"
 #include "bind/digest.h"
 #include "bind/exec.h"
 #include "bind/fs.h"
@@ -16,6 +17,7 @@
 #include "bind/text.h"
 #include "bind/topic.h"
 #include "border.h"
+#include "database.h"
 #include "driver.h"
 #include "json.h"
 #include "modules.h"
@@ -65,6 +67,7 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.core.fs", fl_fs_module},
                                        {"fasterlua.core.exec", fl_exec_module},
                                        {"fasterlua.core.driver", fl_driver_module},
+                                       {"fasterlua.core.db", fl_db_module},
                                        {"fasterlua.core.pool", fl_pool_module},
                                        {"fasterlua.core.shared", fl_shared_module},
                                        {"fasterlua.core.channel", fl_channel_module},
@@ -471,6 +474,7 @@ void fl_state_free(fl_state *state)
         if (state->memory.allocate)
             lua_setallocf(state->L, state->memory.allocate, state->memory.data);
         lua_close(state->L);
+        fl_db_close_all(state);
     }
     fl_router_free(state->router);
     free_routes(state);

@@ -24,6 +24,7 @@
 
 typedef struct fl_thread fl_thread;
 typedef struct fl_readiness fl_readiness;
+typedef struct fl_db fl_db;
 typedef struct fl_pool fl_pool;
 
 typedef struct fl_route {
@@ -79,6 +80,7 @@ struct fl_state {
     fl_task *running;
     fl_op *ops;
     fl_readiness *readiness; /* descriptors that it waits for */
+    fl_db *databases;        /* that it has opened */
     unsigned live_tasks;
 };
 

@@ -35,7 +35,6 @@ struct fl_statement {
 
 typedef struct fl_template { /* a text as an app writes it */
     fl_sql sql;
-    struct fl_template_private *own;
 } fl_template;
 
 int fl_statements_new(fl_statements **out, fl_sql_dialect dialect);

@@ -1,0 +1,267 @@
+#include "database.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "query_op.h"
+#include "server.h"
+#include "state.h"
+#include "thread.h"
+
+/* the database */
+
+const char *fl_db_option_of(const fl_db *db, const char *name)
+{
+    for (unsigned i = 0; i < db->option_count; i++)
+        if (strcmp(db->options[i].name, name) == 0) return db->options[i].value;
+    return NULL;
+}
+
+uint64_t fl_db_now(const fl_db *db)
+{
+    (void)db;
+    return uv_hrtime();
+}
+
+bool fl_db_take_connection(fl_db *db)
+{
+    return fl_server_take_connection(db->state->thread->server);
+}
+
+void fl_db_give_connection(fl_db *db)
+{
+    fl_server_give_connection(db->state->thread->server);
+}
+
+static void free_options(fl_db *db)
+{
+    for (unsigned i = 0; i < db->option_count; i++) {
+        free(db->options[i].name);
+        free(db->options[i].value);
+    }
+    free(db->options);
+}
+
+void fl_db_free(fl_db *db)
+{
+    fl_statements_free(db->statements);
+    free_options(db);
+    free(db->url);
+    free(db->name);
+    free(db);
+}
+
+void fl_db_close_all(fl_state *state)
+{
+    for (fl_db *db = state->databases, *next; db; db = next) {
+        next = db->next;
+        db->driver->close(db);
+        fl_db_free(db);
+    }
+    state->databases = NULL;
+}
+
+/* queries */
+
+fl_query *fl_query_new(fl_db *db, fl_query_kind kind, unsigned call_count)
+{
+    fl_query *query = calloc(1, db->driver->query_size);
+    if (!query) return NULL;
+    query->db = db;
+    query->kind = kind;
+    query->keep = UINT64_MAX;
+    query->call_count = call_count;
+    query->calls = &query->call;
+    query->references = 1;
+    if (call_count > 1) query->calls = calloc(call_count, sizeof(*query->calls));
+    if (query->calls) return query;
+    free(query);
+    return NULL;
+}
+
+static void free_error(fl_db_error *error)
+{
+    free(error->message);
+    free(error->detail);
+    free(error->hint);
+    free(error->constraint);
+    free(error->table);
+    free(error->column);
+}
+
+void fl_query_release(fl_query *query)
+{
+    if (--query->references > 0) return;
+    for (unsigned i = 0; i < query->call_count; i++) {
+        fl_call *call = &query->calls[i];
+        fl_statement_release(call->statement);
+        fl_buffer_close(&call->rows.names);
+        fl_buffer_close(&call->rows.values);
+    }
+    if (query->calls != &query->call) free(query->calls);
+    fl_buffer_close(&query->values);
+    free_error(&query->error);
+    fl_session_drop(query->session);
+    free(query);
+}
+
+static void tell(fl_query *query)
+{
+    fl_query_op *op = query->op;
+    query->op = NULL;
+    if (op) fl_op_done(&op->op);
+}
+
+void fl_query_give_up(fl_query *query, const char *reason)
+{
+    if (query->cancelled || query->done) return;
+    query->cancelled = reason;
+    if (query->op) query->op->given_up = reason;
+    fl_deadline_stop(&query->deadline);
+    query->references++;
+    tell(query);
+    query->db->driver->cancel(query);
+    fl_query_release(query);
+}
+
+static void too_late(fl_deadline *deadline)
+{
+    fl_query *query = (fl_query *)((char *)deadline - offsetof(fl_query, deadline));
+    fl_query_give_up(query, "timeout");
+}
+
+void fl_query_submit(fl_query *query, uint64_t timeout)
+{
+    fl_db *db = query->db;
+    fl_thread *thread = db->state->thread;
+    query->references++; /* the driver's */
+    query->submitted = uv_hrtime();
+    db->pending++;
+    db->queries++;
+    query->deadline.state = db->state;
+    if (timeout) fl_thread_start_deadline(thread, &query->deadline, timeout, too_late);
+    if (db->pending > db->pending_most) {
+        fl_query_fail(query, "queue_full", 503, "%llu queries of %s are under way already",
+                      (unsigned long long)db->pending_most, db->name);
+        fl_query_done(query);
+    } else {
+        db->driver->submit(query);
+    }
+}
+
+/* One that nobody waits for any more goes back at once. */
+static void settle_session(fl_query *query)
+{
+    if (query->kind != FL_QUERY_ACQUIRE || query->error.message) return;
+    query->session->held = true;
+    if (query->cancelled) fl_session_release(query->session);
+}
+
+void fl_query_done(fl_query *query)
+{
+    assert(!query->done);
+    query->done = true;
+    fl_deadline_stop(&query->deadline);
+    query->db->pending--;
+    if (query->error.message) query->db->errors++;
+    settle_session(query);
+    tell(query);
+    fl_query_release(query);
+}
+
+static char *format_text(const char *format, va_list arguments)
+{
+    char *text = NULL;
+    if (vasprintf(&text, format, arguments) >= 0) return text;
+    return strdup("not enough memory to say what is wrong");
+}
+
+void fl_query_fail(fl_query *query, const char *code, int status, const char *format, ...)
+{
+    fl_db_error *error = &query->error;
+    if (error->message) return;
+    (void)snprintf(error->code, sizeof(error->code), "%s", code);
+    error->status = status;
+    va_list arguments;
+    va_start(arguments, format);
+    error->message = format_text(format, arguments);
+    va_end(arguments);
+}
+
+void fl_query_explain(char **field, fl_slice text)
+{
+    if (*field || text.size == 0) return;
+    *field = strndup(text.data, text.size);
+}
+
+bool fl_query_is_dropped(const fl_query *query)
+{
+    return query->cancelled != NULL;
+}
+
+const char *fl_call_arguments(const fl_query *query, const fl_call *call)
+{
+    return query->values.data ? query->values.data + call->first : "";
+}
+
+/* rows */
+
+void fl_rows_column(fl_rows *rows, fl_slice name)
+{
+    fl_values_text(&rows->names, name);
+    rows->width++;
+}
+
+bool fl_rows_begin(fl_query *query, fl_rows *rows)
+{
+    return !query->cancelled && !query->error.message && rows->count < query->keep;
+}
+
+bool fl_rows_end(fl_query *query, fl_rows *rows)
+{
+    rows->count++;
+    if (rows->values.failed || rows->names.failed) {
+        fl_query_fail(query, "memory", 503, "not enough memory for the rows");
+        return false;
+    }
+    if (rows->values.size <= query->db->most_bytes) return true;
+    fl_query_fail(query, "too_large", 0,
+                  "more than %llu bytes of rows: db:each takes them piece by piece, and the option "
+                  "max_result sets the bound",
+                  (unsigned long long)query->db->most_bytes);
+    return false;
+}
+
+void fl_rows_reset(fl_rows *rows)
+{
+    fl_buffer_reset(&rows->names, 1024);
+    fl_buffer_reset(&rows->values, 65536);
+    rows->width = 0;
+    rows->count = 0;
+}
+
+/* sessions */
+
+fl_session *fl_session_new(fl_db *db)
+{
+    fl_session *session = calloc(1, db->driver->session_size);
+    if (!session) return NULL;
+    session->db = db;
+    session->references = 1;
+    return session;
+}
+
+void fl_session_release(fl_session *session)
+{
+    if (!session->held) return;
+    session->held = false;
+    session->db->driver->release(session);
+}
+
+void fl_session_drop(fl_session *session)
+{
+    if (session && --session->references == 0) free(session);
+}
