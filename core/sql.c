@@ -221,9 +221,10 @@ static int check_text(fl_sql_reading *reading, fl_slice text)
     if (text.size > FL_SQL_TEXT_SIZE)
         return refuse(reading, "a statement of %zu bytes: more than %zu", text.size,
                       FL_SQL_TEXT_SIZE);
-    const char *nul = text.size ? memchr(text.data, '\0', text.size) : NULL;
+    if (text.size == 0) return refuse(reading, "an empty statement at byte 1");
+    const char *nul = memchr(text.data, '\0', text.size);
     if (nul) return refuse(reading, "a NUL byte at byte %zu", (size_t)(nul - text.data) + 1);
-    return 0;
+    return fl_buffer_room(&reading->sql->text, text.size) ? 0 : UV_ENOMEM;
 }
 
 static void write_placeholders(const fl_sql *sql, uint32_t first, uint32_t count, fl_buffer *out)

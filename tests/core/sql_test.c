@@ -277,6 +277,12 @@ TEST(numbers_of_parameters_have_no_gap_and_no_zero)
                 "error: more than 65535 parameters at byte 8"));
 }
 
+TEST(a_statement_may_be_a_lone_placeholder)
+{
+    CHECK(gives(FL_SQL_POSTGRES, "?", "$1"));
+    CHECK(gives(FL_SQL_MARIADB, "?", "?"));
+}
+
 TEST(question_marks_do_not_mix_with_numbers)
 {
     CHECK(
@@ -619,7 +625,7 @@ TEST(deep_nesting_and_long_texts_take_linear_time)
         fl_sql sql;
         fl_buffer text;
         fl_buffer_init(&text);
-        while (text.size < 4000000) fl_buffer_slice(&text, fl_slice_from_string(pieces[i / 3]));
+        while (text.size < 1000000) fl_buffer_slice(&text, fl_slice_from_string(pieces[i / 3]));
         int status =
             fl_sql_read(&sql, dialects[i % 3], fl_slice_of(text.data, text.size), error, 100);
         CHECK(status == 0 || status == UV_EINVAL);
