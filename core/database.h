@@ -38,9 +38,10 @@ typedef enum {
                          begins a transaction. Without a session of their own, others wait in line
                        */
     FL_QUERY_STREAM,  /* its statement is begun; ends with the first rows, or none; in a session */
-    FL_QUERY_MORE,    /* ends with more rows of the stream; none: that is over */
-    FL_QUERY_WAIT,    /* ends when a notification has come: a row of channel, payload, sender */
-    FL_QUERY_COPY,    /* COPY … FROM STDIN is begun; COPY … TO STDOUT is a stream instead */
+    FL_QUERY_MORE, /* ends with more rows of the stream; none: that is over. With a `piece` of 0 it
+                      is to end now */
+    FL_QUERY_WAIT, /* ends when a notification has come: a row of channel, payload, sender */
+    FL_QUERY_COPY, /* COPY … FROM STDIN is begun; COPY … TO STDOUT is a stream instead */
     FL_QUERY_COPY_DATA, /* takes the bytes in `values` (one text); ends when more may come */
     FL_QUERY_COPY_END,  /* the data is complete; ends with how many rows were affected */
     FL_QUERY_COPY_FAIL, /* it never will be; ends when the session can be used again */

@@ -532,13 +532,23 @@ function future.async(fn)
   end
 end
 
+--- Raises an error again that an xpcall with `on_failure` has returned, and that `take_traceback`
+--- was asked about.
+---@param err any
+---@param traceback string|false
+function future.rethrow(err, traceback)
+  remember(err, traceback)
+  error(err, 0)
+end
+
+local rethrow = future.rethrow
+
 local function protected(ok, ...)
   if ok then
     return ...
   end
   local err = ...
-  remember(err, take_traceback(err))
-  error(err, 0)
+  return rethrow(err, take_traceback(err))
 end
 
 local function end_shield(...)
@@ -563,9 +573,9 @@ local function released(release, owner, ok, ...)
     return ...
   end
   local err = ...
-  remember(err, take_traceback(err))
+  local traceback = take_traceback(err)
   release(owner)
-  error(err, 0)
+  return rethrow(err, traceback)
 end
 
 --- Calls fn, then `release(owner)` whether or not it raised; returns its results or raises its

@@ -25,6 +25,7 @@ local text = require "fasterlua.core.text"
 ---@field shared fun(name: string, options?: fasterlua.SharedOptions): fasterlua.Shared
 ---@field channel fun(name: string, size?: integer): fasterlua.Channel
 ---@field topic fun(name: string): fasterlua.Topic
+---@field db fun(url: string|table, options?: fasterlua.DbOptions): fasterlua.Db
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
 ---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
@@ -78,6 +79,7 @@ local lazy = {
   shared = { "fasterlua.shared", "open" },
   channel = { "fasterlua.channel", "open" },
   topic = { "fasterlua.topic", "open" },
+  db = { "fasterlua.db", "open" },
 }
 
 local function load_lazily(self, name)
