@@ -144,10 +144,10 @@ end
 -- Writes the oldest piece as far as it goes. True: there may be more to write.
 local function write_piece(link, pipe)
   local piece = head(pipe)
-  local sent, reason, partial = #piece.bytes, nil, nil
+  local sent, reason, part = #piece.bytes
   if sent > 0 then
-    sent, reason, partial = pipe.sink:send(piece.bytes)
-    sent = sent or partial or 0
+    sent, reason, part = pipe.sink:send(piece.bytes)
+    sent = sent or part
   end
   pipe.queued = pipe.queued - sent
   piece.bytes = piece.bytes:sub(sent + 1)
@@ -248,14 +248,6 @@ local function obey(client)
   client:close()
 end
 
--- A waiting cut of no bytes needs no answer to come.
-local function cut_at_once()
-  if faults.cut_after == 0 and #links > 0 then
-    faults.cut_after = nil
-    close_link(links[#links])
-  end
-end
-
 -- What to wait for, and for how long.
 local function interests(control, now)
   local readers, writers, owners, wait = { control, listener }, {}, {}, nil
@@ -291,7 +283,6 @@ local function turn(control)
       read(owners[ready])
     end
   end
-  cut_at_once()
   for _, link in ipairs(faults.stalled and {} or links) do
     if not link.closed then
       write_due(link, socket.gettime())

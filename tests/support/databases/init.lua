@@ -19,8 +19,9 @@
 --     proxy:stop()
 --     server:stop()
 --
--- A server has start, stop, kill, restart, pause, resume, query, connections, log and processes; see
--- service.lua and its own file. When the test dies, its servers are killed and their folders go.
+-- A server has start, stop, kill, restart, pause, resume, query, connections, log and processes:
+-- see service.lua and its own file. When the test dies, its servers are killed and their folders
+-- go.
 
 local busted = require "busted"
 local mariadb = require "support.databases.mariadb"
@@ -86,7 +87,7 @@ end
 
 ---@class support.proxy_options
 ---@field target string|support.database path of a Unix socket, "host:port", or a server of ours
----@field tcp boolean? clients come to a port on loopback, and a server of ours is reached by its own
+---@field tcp boolean? on loopback, and a server of ours is reached by TCP too
 
 ---@param options support.proxy_options
 ---@return support.proxy

@@ -12,8 +12,9 @@ local CELL_END, ROW_END = "\31", "\30"
 
 local INITDB = { "-U", ADMIN, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync",
   "--no-instructions", "--wal-segsize=1" }
-local TEMPLATE_SQL = ("create role %s login password '%s'\ncreate database %s owner %s\n"):format(
-  USER, PASSWORD, USER, USER)
+-- One database fewer to copy for each test.
+local TEMPLATE_SQL = ("create role %s login password '%s'\nalter database postgres rename to %s\n"
+  .. "alter database %s owner to %s\n"):format(USER, PASSWORD, USER, USER, USER)
 
 local QUICK = { fsync = false, synchronous_commit = false, full_page_writes = false }
 
@@ -52,7 +53,7 @@ end
 
 local function make_data(programs, owner, path)
   service.run({ programs .. "initdb", "-D", path, unpack(INITDB) }, { account = owner })
-  local output = service.run({ "sh", "-c", 'printf "%s" "$1" | "$2" --single -F -D "$3" postgres',
+  local output = service.run({ "sh", "-c", 'printf "%s" "$1" | "$2" --single -F -D "$3" template1',
     "sh", TEMPLATE_SQL, programs .. "postgres", path }, { account = owner })
   if output:find("ERROR:", 1, true) then
     error(output, 0) -- its exit status does not say so
@@ -188,7 +189,7 @@ end
 local function create_databases(self)
   for _, name in ipairs(self.options.databases or {}) do
     if name ~= USER then
-      psql(self, ADMIN, "postgres", ('create database "%s" owner %s'):format(name, USER))
+      psql(self, ADMIN, USER, ('create database "%s" owner %s'):format(name, USER))
     end
   end
 end

@@ -17,8 +17,8 @@ proxy.stop_signal, proxy.immediate_signal = "TERM", "KILL"
 local M = {}
 
 function proxy:command()
-  return { "luajit", lfs.currentdir() .. "/tests/support/proxy_main.lua", self.target, self.dir .. "/control",
-    self.socket or "127.0.0.1:0" }
+  return { "luajit", lfs.currentdir() .. "/tests/support/proxy_main.lua", self.target,
+    self.dir .. "/control", self.socket or "127.0.0.1:0" }
 end
 
 function proxy:is_ready()

@@ -40,7 +40,7 @@ end
 
 ---Runs a program to its end; raises what it says when it fails.
 ---@param argv string[]
----@param options { account: support.account?, env: table<string, string|false>?, timeout: number? }?
+---@param options { account: support.account?, env: table?, timeout: number? }?
 ---@return string output
 function M.run(argv, options)
   options = options or {}
