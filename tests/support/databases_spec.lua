@@ -705,7 +705,7 @@ describe("a test's proxy of a server", function()
         for _, is_tcp in ipairs { false, true } do
           local proxy = databases.proxy { target = server, tcp = is_tcp }
           local url = is_tcp and server.tcp_url:gsub(":" .. server.port, ":" .. proxy.port)
-            or server.url:gsub(server.dir, (proxy.dir:gsub("%%", "%%%%")))
+            or server:url_at(proxy.socket)
           local client = is_tcp and assert(socket.connect("127.0.0.1", proxy.port))
             or connect(proxy.socket)
           client:send(KINDS[name].hello)

@@ -13,6 +13,7 @@ local unix = require "socket.unix"
 ---@field url string? the target's URL, through this proxy, when the target is a server of ours
 local proxy = service.kind()
 proxy.stop_signal, proxy.immediate_signal = "TERM", "KILL"
+proxy.end_signal = 15
 
 local M = {}
 
