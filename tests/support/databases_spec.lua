@@ -297,6 +297,9 @@ describe("a test's PostgreSQL", function()
         for index = 1, 4 do
           clients[index] = connect(server.socket)
           clients[index]:send(KINDS.postgres.hello)
+          support.eventually(function()
+            return server:connections() == math.min(index, 3)
+          end, 5)
         end
         assert.is_truthy(clients[4]:receive("*a"):find("are reserved", 1, true))
         assert.equal(3, server:connections())

@@ -8,6 +8,7 @@
 
 package.path = "tests/?.lua;tests/?/init.lua;" .. package.path
 
+local account = require "support.databases.account"
 local ffi = require "ffi"
 local lfs = require "lfs"
 local process = require "support.process"
@@ -43,8 +44,11 @@ end
 local function release_shared_memory()
   local lines = process.read(folder .. "/data/postmaster.pid") or ""
   local id = lines:match("\n *%d+ +(%d+) *\n[^\n]*\n?$")
-  if id then
-    os.execute("ipcrm -m " .. id .. " 2>/dev/null")
+  local owner = lfs.attributes(folder)
+  if id and owner then
+    -- As its owner: in a container root may not.
+    local found = { uid = owner.uid, gid = owner.gid, changes = owner.uid ~= account.own_uid() }
+    os.execute(table.concat(account.command(found, { "ipcrm", "-m", id }), " ") .. " 2>/dev/null")
   end
 end
 
