@@ -10,6 +10,7 @@
 
 local busted = require "busted"
 local connection = require "support.connection"
+local databases = require "support.databases"
 local leak = require "support.leak"
 local process = require "support.process"
 local Server = require "support.server"
@@ -20,6 +21,7 @@ local M = {
   binary = Server.binary,
   slowdown = Server.slowdown, -- patience under sanitizers
   process = process,
+  databases = databases,
 }
 
 local folders = {} -- to remove at the end
@@ -113,15 +115,19 @@ function M.describe_server(title, options, define)
 end
 
 ---The servers that specs have started and not stopped.
----@return support.server[]
+---@return (support.server|support.database)[]
 function M.running()
-  return Server.running
+  local running = { unpack(Server.running) }
+  for _, server in ipairs(databases.running()) do
+    running[#running + 1] = server
+  end
+  return running
 end
 
 ---Ends what specs have left behind.
 ---@return integer # how many servers that were
 function M.clean_up()
-  local count = #Server.running
+  local count = #Server.running + databases.clean_up()
   while Server.running[1] do
     Server.running[1]:kill()
   end
