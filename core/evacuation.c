@@ -103,6 +103,7 @@ static void take_states(fl_thread *thread, fl_thread *old, const fl_state *stuck
         if (state->ready) fl_thread_task_ready(thread);
     }
     take_discarded(thread, old, stuck);
+    fl_thread_take_turn_ends(thread, old, stuck);
 }
 
 /* What was put off to the end of the turn that never ended. */

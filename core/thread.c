@@ -100,6 +100,55 @@ void fl_thread_owe(fl_thread *thread, void (*call)(void *data), void *data)
     thread->owed_data = data;
 }
 
+static void add_turn_end(fl_thread *thread, fl_turn_end *self)
+{
+    self->next = thread->turn_ends;
+    if (self->next) self->next->link = &self->next;
+    self->link = &thread->turn_ends;
+    thread->turn_ends = self;
+}
+
+void fl_turn_end_start(fl_turn_end *self, fl_state *state, void (*call)(fl_turn_end *self))
+{
+    if (self->link) return;
+    self->state = state;
+    self->call = call;
+    add_turn_end(state->thread, self);
+}
+
+void fl_turn_end_stop(fl_turn_end *self)
+{
+    if (!self->link) return;
+    *self->link = self->next;
+    if (self->next) self->next->link = self->link;
+    self->link = NULL;
+}
+
+void fl_thread_take_turn_ends(fl_thread *thread, fl_thread *from, const fl_state *except)
+{
+    for (fl_turn_end *self = from->turn_ends, *next; self; self = next) {
+        next = self->next;
+        if (self->state == except) continue;
+        fl_turn_end_stop(self);
+        add_turn_end(thread, self);
+    }
+}
+
+/* What is started meanwhile waits for the next turn, which then comes at once. */
+static void end_turn(fl_thread *thread)
+{
+    fl_turn_end *all = thread->turn_ends;
+    if (!all) return;
+    thread->turn_ends = NULL;
+    all->link = &all; /* so that each may stop any other */
+    while (all) {
+        fl_turn_end *self = all;
+        fl_turn_end_stop(self);
+        self->call(self);
+    }
+    if (thread->turn_ends) fl_thread_task_ready(thread);
+}
+
 static void free_discarded(fl_thread *thread)
 {
     fl_state **link = &thread->discarded;
@@ -176,6 +225,7 @@ static void before_poll(uv_prepare_t *prepare)
     while (!fl_mailbox_doze(thread->mailbox)) {
     }
     run_ready(thread);
+    end_turn(thread);
     note_turn(thread);
 }
 

@@ -31,6 +31,16 @@
 
 typedef struct fl_server fl_server;
 typedef struct fl_thread fl_thread;
+typedef struct fl_turn_end fl_turn_end;
+
+/* Something to be done once before the loop polls, for a Lua state: so that what its tasks asked
+ * for in this turn is written at once. Embedded in what it concerns; *loop*. It moves with its
+ * state, and is left behind with one that is given up. */
+struct fl_turn_end {
+    fl_turn_end *next, **link; /* link NULL: nothing is to be done */
+    fl_state *state;
+    void (*call)(fl_turn_end *self); /* it may start it again, for the next turn */
+};
 
 struct fl_thread {
     unsigned number; /* from 0: its row of the metrics, its part of the ledger */
@@ -72,8 +82,9 @@ struct fl_thread {
     bool is_spare;            /* a web thread without a place: nothing of it is counted */
     void (*owed)(void *data); /* to be called when no task is ready any more */
     void *owed_data;
-    unsigned starting; /* start hooks still running: nothing counts as stuck meanwhile */
-    bool draining;     /* somebody waits until requests and tasks have ended */
+    fl_turn_end *turn_ends; /* the last first */
+    unsigned starting;      /* start hooks still running: nothing counts as stuck meanwhile */
+    bool draining;          /* somebody waits until requests and tasks have ended */
     void (*ended)(fl_thread *thread); /* while draining, whenever one of them has */
 
     fl_slots request_slots;
@@ -112,6 +123,11 @@ uint64_t fl_thread_cpu_time(const fl_thread *thread);
 
 /* Something that may wait until the tasks that are ready have run; one thing at a time. */
 void fl_thread_owe(fl_thread *thread, void (*call)(void *data), void *data);
+
+void fl_turn_end_start(fl_turn_end *self, fl_state *state, void (*call)(fl_turn_end *self));
+void fl_turn_end_stop(fl_turn_end *self); /* harmless when not started */
+void fl_thread_take_turn_ends(fl_thread *thread, fl_thread *from, const fl_state *except);
+
 const char *fl_thread_date(fl_thread *thread);
 void fl_thread_tick(fl_thread *thread); /* now = the clock */
 
