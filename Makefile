@@ -48,6 +48,7 @@ clang-format                       checks the layout of C
 libclang-rt-$(clang_version)-dev   the sanitizers' run-time libraries
 llvm                               function names in the sanitizers' reports
 curl                               a client that is not ours
+openssl                            certificates for databases
 postgresql                         a database
 mariadb-server                     a database
 redis-server                       a database

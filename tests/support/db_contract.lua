@@ -328,7 +328,8 @@ local function db_contract(title, d, define)
           return await(db:value "select count(*) from atomic")]])
       end)
       it("brings rows", function()
-        assert.same({ { a = 7 } }, run [[return await(db:batch { { "select ? as a", 7 } })[1].rows]])
+        assert.same({ { a = 7 } }, run [[
+          return await(db:batch { { "select ? + 0 as a", 7 } })[1].rows]])
       end)
     end)
 
@@ -380,7 +381,9 @@ local function db_contract(title, d, define)
             end))
           end))
           local list = {}
-          for i, row in ipairs(await(db:all "select n from parts order by n")) do list[i] = row.n end
+          for i, row in ipairs(await(db:all "select n from parts order by n")) do
+            list[i] = row.n
+          end
           return list]])
       end)
       it("sees its own changes, which others see after it", function()
@@ -506,7 +509,8 @@ local function db_contract(title, d, define)
         for i = 1, 500 do
           list[i] = spawn(function()
             for j = 1, 5 do
-              if await(db:value("select ? + 0", i * 10 + j)) ~= i * 10 + j then wrong = wrong + 1 end
+              local sent = i * 10 + j
+              if await(db:value("select ? + 0", sent)) ~= sent then wrong = wrong + 1 end
             end
           end)
         end
