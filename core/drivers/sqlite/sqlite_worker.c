@@ -1,0 +1,592 @@
+#include "sqlite_worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <uv.h>
+
+#include "sqlite_backup.h"
+#include "sqlite_group.h"
+#include "sqlite_run.h"
+
+#define IDLE_SECONDS 10     /* then a reader ends */
+#define STACK_BYTES 1048576 /* SQLite's parser and its triggers are not deep */
+#define HELP_AFTER 500000   /* ns */
+
+/* sleeping and waking */
+
+static void take_off_list(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    if (!worker->is_listed) return;
+    fl_sqlite_worker **place = &file->idle;
+    while (*place != worker) place = &(*place)->next;
+    *place = worker->next;
+    worker->is_listed = false;
+    file->idle_readers--;
+}
+
+void fl_sqlite_worker_wake(fl_sqlite_worker *worker)
+{
+    take_off_list(worker);
+    if (!worker->sleeps) return;
+    worker->sleeps = false;
+    pthread_cond_signal(&worker->wake);
+}
+
+/* Until it is woken, or until `until` (ns; 0: however long that is). */
+static void rest(fl_sqlite_worker *worker, uint64_t until)
+{
+    fl_sqlite_file *file = worker->file;
+    struct timespec at = {.tv_sec = (time_t)(until / 1000000000),
+                          .tv_nsec = (long)(until % 1000000000)};
+    worker->sleeps = true;
+    while (worker->sleeps) {
+        int result = until ? pthread_cond_timedwait(&worker->wake, &file->lock, &at)
+                           : pthread_cond_wait(&worker->wake, &file->lock);
+        if (result == ETIMEDOUT) break;
+    }
+    worker->sleeps = false;
+}
+
+/* A reader; false: nobody needed it for a while. */
+static bool idle(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    worker->next = file->idle;
+    file->idle = worker;
+    worker->is_listed = true;
+    file->idle_readers++;
+    uint64_t until = uv_hrtime() + IDLE_SECONDS * UINT64_C(1000000000);
+    rest(worker, until);
+    bool needed = !worker->is_listed;
+    take_off_list(worker);
+    return needed;
+}
+
+/* A statement takes its time, and others may be waiting behind it. */
+static void is_busy(void *data)
+{
+    fl_sqlite_worker *worker = data;
+    fl_sqlite_file *file = worker->file;
+    if (atomic_load_explicit(&file->reads_waiting, memory_order_relaxed) == 0) return;
+    uint64_t now = uv_hrtime();
+    if (now - worker->asked_for_help < HELP_AFTER) return;
+    worker->asked_for_help = now;
+    pthread_mutex_lock(&file->lock);
+    fl_sqlite_file_help(file);
+    pthread_mutex_unlock(&file->lock);
+}
+
+/* what a job asks for */
+
+static void fail(fl_sqlite_worker *worker, fl_sqlite_job *job, int result)
+{
+    if (result != SQLITE_OK) fl_sqlite_connection_fail(&worker->connection, job, result);
+}
+
+static bool opens_for_writing(const fl_sqlite_connection *connection)
+{
+    return connection->writes && !connection->options->read_only;
+}
+
+/* Together or not at all; in a transaction of its own, unless there is one. */
+static int open_batch(fl_sqlite_connection *connection, bool is_inner)
+{
+    connection->job = NULL;
+    if (is_inner) return fl_sqlite_connection_do(connection, "savepoint fasterlua_batch");
+    return opens_for_writing(connection) ? fl_sqlite_connection_begin(connection)
+                                         : fl_sqlite_connection_do(connection, "begin");
+}
+
+static int close_batch(fl_sqlite_connection *connection, bool is_inner, bool done)
+{
+    connection->job = NULL;
+    if (!fl_sqlite_connection_in_transaction(connection)) return SQLITE_OK;
+    if (is_inner && !done) (void)fl_sqlite_connection_do(connection, "rollback to fasterlua_batch");
+    if (is_inner) return fl_sqlite_connection_do(connection, "release fasterlua_batch");
+    int result = done ? fl_sqlite_connection_commit(connection) : SQLITE_OK;
+    return result;
+}
+
+static void batch(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_connection *connection = &worker->connection;
+    bool is_inner = fl_sqlite_connection_in_transaction(connection);
+    int result = open_batch(connection, is_inner);
+    if (result == SQLITE_OK) {
+        bool done = fl_sqlite_run_calls(connection, job);
+        result = close_batch(connection, is_inner, done);
+    }
+    fail(worker, job, result);
+    if (!is_inner) fl_sqlite_connection_roll_back(connection);
+}
+
+static void begin(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_connection *connection = &worker->connection;
+    bool reads = !opens_for_writing(connection);
+    int result = reads ? fl_sqlite_connection_do(connection, "begin")
+                       : fl_sqlite_connection_begin(connection);
+    if (result == SQLITE_OK && reads) /* its snapshot is of now */
+        result = fl_sqlite_connection_do(connection, "select 1 from sqlite_schema limit 1");
+    fail(worker, job, result);
+}
+
+static void end_stream(fl_sqlite_worker *worker)
+{
+    fl_sqlite_seat *seat = worker->seat;
+    if (!seat || !seat->stream) return;
+    fl_sqlite_cache_give(&worker->connection.cache, seat->stream);
+    seat->stream = NULL;
+}
+
+/* What changes something is not left half done, and the writer is not kept for a stream alone. */
+static bool has_to_be_read_at_once(const fl_sqlite_worker *worker, const fl_sqlite_prepared *stream)
+{
+    const fl_sqlite_connection *connection = &worker->connection;
+    if (!stream->reads) return true;
+    return connection->writes && !fl_sqlite_connection_in_transaction(connection);
+}
+
+static void read_at_once(fl_sqlite_worker *worker, fl_sqlite_job *job, fl_sqlite_prepared *stream)
+{
+    fl_sqlite_seat *seat = job->seat;
+    bool over;
+    fl_buffer_close(&seat->rest.names);
+    fl_buffer_close(&seat->rest.values);
+    seat->rest = (fl_rows){0};
+    seat->rest_at = 0;
+    (void)fl_sqlite_run_more(&worker->connection, job, stream, &seat->rest, UINT64_MAX, &over);
+    fl_sqlite_cache_give(&worker->connection.cache, stream);
+    if (!fl_sqlite_job_failed(job) && !fl_sqlite_seat_take_rest(seat, &job->call.rows, job->piece))
+        fl_sqlite_error_set(&job->error, "memory", 503, "out of memory for the rows");
+}
+
+/* The seat is the worker's from now on, if the stream goes on. */
+static void begin_stream(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_prepared *stream;
+    bool over;
+    end_stream(worker);
+    if (!fl_sqlite_run_begin(&worker->connection, job, &stream)) return;
+    if (has_to_be_read_at_once(worker, stream)) {
+        read_at_once(worker, job, stream);
+        return;
+    }
+    if (fl_sqlite_run_more(&worker->connection, job, stream, &job->call.rows, job->piece, &over) &&
+        !over)
+        job->seat->stream = stream;
+    else
+        fl_sqlite_cache_give(&worker->connection.cache, stream);
+}
+
+static void more(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_seat *seat = job->seat;
+    bool over;
+    if (!seat->stream) {
+        (void)fl_sqlite_seat_take_rest(seat, &job->call.rows, job->piece);
+        return;
+    }
+    (void)fl_sqlite_run_more(&worker->connection, job, seat->stream, &job->call.rows, job->piece,
+                             &over);
+    if (over) end_stream(worker);
+}
+
+static void refuse(fl_sqlite_job *job)
+{
+    fl_sqlite_error_set(&job->error, "refused", 0,
+                        "sqlite has no notifications and no COPY: other databases do");
+}
+
+static void run(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    if (job->call_count > 0 && job->seat && job->calls[0].text->begins &&
+        !fl_sqlite_connection_in_transaction(&worker->connection))
+        begin(worker, job);
+    else
+        (void)fl_sqlite_run_calls(&worker->connection, job);
+}
+
+void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_connection *connection = &worker->connection;
+    connection->job = job;
+    connection->wait_until = job->wait_until;
+    connection->waited_out = false;
+    worker->asked_for_help = 0;
+    if (fl_sqlite_job_is_stopped(job)) {
+        fl_sqlite_error_set(&job->error, "cancelled", 0, "the query was cancelled");
+        return;
+    }
+    switch (job->kind) {
+    case FL_QUERY_RUN:
+    case FL_QUERY_ACQUIRE: run(worker, job); break;
+    case FL_QUERY_BATCH: batch(worker, job); break;
+    case FL_QUERY_STREAM: begin_stream(worker, job); break;
+    case FL_QUERY_MORE: more(worker, job); break;
+    case FL_QUERY_BACKUP: fl_sqlite_backup_run(connection, job); break;
+    case FL_QUERY_WAIT:
+    case FL_QUERY_COPY:
+    case FL_QUERY_COPY_DATA:
+    case FL_QUERY_COPY_END:
+    case FL_QUERY_COPY_FAIL: refuse(job); break;
+    }
+    connection->job = NULL;
+}
+
+/* seats */
+
+static bool is_open(const fl_sqlite_worker *worker, const fl_sqlite_seat *seat)
+{
+    return seat->stream || fl_sqlite_connection_in_transaction(&worker->connection);
+}
+
+/* With the lock. */
+static void stand_up(fl_sqlite_worker *worker)
+{
+    fl_sqlite_seat *seat = worker->seat;
+    worker->seat = NULL;
+    seat->worker = NULL;
+}
+
+static void seat_down(fl_sqlite_worker *worker, fl_sqlite_seat *seat)
+{
+    if (worker->seat == seat) return;
+    fl_sqlite_seat_hold(seat);
+    worker->seat = seat;
+    seat->worker = worker;
+}
+
+/* Without the lock: whatever the seat has open is undone, and the gate is others'. */
+static void clear(fl_sqlite_worker *worker)
+{
+    end_stream(worker);
+    fl_sqlite_connection_roll_back(&worker->connection);
+    fl_sqlite_gate_leave(&worker->connection.gate);
+}
+
+static void lose(fl_sqlite_seat *seat, const char *why)
+{
+    seat->lost = true;
+    seat->why = why;
+}
+
+/* With the lock: the job is done, and what it left open is its seat's. */
+static void settle(fl_sqlite_worker *worker, fl_sqlite_job *job, bool was_open)
+{
+    fl_sqlite_seat *seat = job->seat;
+    bool stays = is_open(worker, seat);
+    bool had = worker->seat == seat;
+    if (was_open && !fl_sqlite_connection_in_transaction(&worker->connection) &&
+        fl_sqlite_job_failed(job))
+        lose(seat, "one of its statements failed");
+    if (stays) {
+        seat_down(worker, seat);
+    } else {
+        fl_sqlite_gate_leave(&worker->connection.gate);
+        if (had) stand_up(worker);
+    }
+    seat->since = uv_hrtime();
+    fl_sqlite_seat_next(seat);
+    fl_sqlite_job_answer(job);
+    if (had && !stays) fl_sqlite_seat_release(seat);
+}
+
+static void run_seated(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_file *file = worker->file;
+    worker->seat->job = job;
+    bool was_open = fl_sqlite_connection_in_transaction(&worker->connection);
+    pthread_mutex_unlock(&file->lock);
+    fl_sqlite_worker_perform(worker, job);
+    if (job->is_misplaced)
+        fl_sqlite_error_set(&job->error, "SQLITE_READONLY", 0,
+                            "this transaction was begun for reading only");
+    pthread_mutex_lock(&file->lock);
+    settle(worker, job, was_open);
+}
+
+static void give_up(fl_sqlite_worker *worker, const char *why)
+{
+    fl_sqlite_file *file = worker->file;
+    fl_sqlite_seat *seat = worker->seat;
+    pthread_mutex_unlock(&file->lock);
+    clear(worker);
+    pthread_mutex_lock(&file->lock);
+    if (why) lose(seat, why);
+    stand_up(worker);
+    fl_sqlite_seat_next(seat);
+    fl_sqlite_seat_release(seat);
+}
+
+/* With the lock: the connection is a session's. */
+static void serve(fl_sqlite_worker *worker)
+{
+    fl_sqlite_seat *seat = worker->seat;
+    uint64_t until = seat->patience ? seat->since + seat->patience : 0;
+    fl_sqlite_job *job;
+    if (seat->over || atomic_load(&worker->file->ending))
+        give_up(worker, NULL);
+    else if ((job = fl_sqlite_queue_take(&seat->line)))
+        run_seated(worker, job);
+    else if (until && uv_hrtime() >= until)
+        give_up(worker, "it stood idle for too long");
+    else
+        rest(worker, until);
+}
+
+/* BEGIN on a connection that is everybody's would take all others into its transaction. */
+static void refuse_transaction(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    if (!fl_sqlite_connection_in_transaction(&worker->connection)) return;
+    fl_sqlite_connection_roll_back(&worker->connection);
+    fl_sqlite_error_set(&job->error, "refused", 0,
+                        "sqlite: a transaction is begun by the database's own transaction() alone");
+}
+
+static void run_alone(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_connection *connection = &worker->connection;
+    connection->job = job;
+    connection->wait_until = job->wait_until;
+    if (!connection->writes ||
+        fl_sqlite_gate_enter(&connection->gate, fl_sqlite_connection_is_patient, connection))
+        fl_sqlite_worker_perform(worker, job);
+    else
+        fl_sqlite_connection_fail(connection, job, SQLITE_BUSY);
+    if (job->seat) return; /* see settle */
+    refuse_transaction(worker, job);
+    fl_sqlite_gate_leave(&connection->gate);
+}
+
+void fl_sqlite_worker_alone(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_file *file = worker->file;
+    pthread_mutex_unlock(&file->lock);
+    bool is_seated = job->seat != NULL;
+    run_alone(worker, job);
+    if (!is_seated) fl_sqlite_job_answer(job);
+    pthread_mutex_lock(&file->lock);
+    if (is_seated) settle(worker, job, false);
+}
+
+/* writing */
+
+static void fail_queue(fl_sqlite_queue *queue, const fl_sqlite_error *error)
+{
+    fl_sqlite_job *job;
+    while ((job = fl_sqlite_queue_take(queue))) {
+        fl_sqlite_error_copy(&job->error, error);
+        if (job->seat) fl_sqlite_seat_next(job->seat);
+        fl_sqlite_job_answer(job);
+    }
+}
+
+static bool open_connection(fl_sqlite_worker *worker, const fl_sqlite_job *job,
+                            fl_sqlite_error *error)
+{
+    worker->connection.job = NULL;
+    worker->connection.waited_out = false;
+    worker->connection.wait_until = job->wait_until;
+    pthread_mutex_unlock(&worker->file->lock);
+    bool opened = fl_sqlite_connection_open(&worker->connection, error);
+    pthread_mutex_lock(&worker->file->lock);
+    return opened;
+}
+
+/* Whoever waits for the database hears why it cannot be opened; the next one tries again. */
+static void open_file(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    fl_sqlite_error error = {0};
+    const fl_sqlite_job *first = file->writes.first ? file->writes.first : file->reads.first;
+    fl_sqlite_job_hold((fl_sqlite_job *)first);
+    file->ready = open_connection(worker, first, &error);
+    fl_sqlite_job_release((fl_sqlite_job *)first);
+    if (!file->ready) {
+        fail_queue(&file->writes, &error);
+        fail_queue(&file->reads, &error);
+    }
+    fl_sqlite_file_help(file);
+    fl_sqlite_error_close(&error);
+}
+
+static void write_next(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    fl_sqlite_job *job = fl_sqlite_queue_take(&file->writes);
+    if (fl_sqlite_group_fits(job) && !file->options.is_memory)
+        fl_sqlite_group_run(worker, job);
+    else
+        fl_sqlite_worker_alone(worker, job);
+}
+
+static void tidy(fl_sqlite_worker *worker)
+{
+    const fl_sqlite_connection *connection = &worker->connection;
+    if (worker->seat || connection->wal_pages == worker->pages_seen) return;
+    worker->pages_seen = connection->wal_pages;
+    pthread_mutex_unlock(&worker->file->lock);
+    fl_sqlite_connection_checkpoint(&worker->connection);
+    pthread_mutex_lock(&worker->file->lock);
+}
+
+static void write_all(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    while (!atomic_load(&file->ending) || worker->seat) {
+        if (worker->seat)
+            serve(worker);
+        else if (!file->ready && (file->writes.first || file->reads.first))
+            open_file(worker);
+        else if (file->writes.first)
+            write_next(worker);
+        else
+            rest(worker, 0);
+        tidy(worker);
+    }
+    while (file->threads > 1) pthread_cond_wait(&file->quiet, &file->lock);
+}
+
+/* reading */
+
+/* What its words did not say, it changes something after all: then it is for the writer. */
+static void read_alone(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_file *file = worker->file;
+    pthread_mutex_unlock(&file->lock);
+    run_alone(worker, job);
+    bool goes_on = job->is_misplaced, is_seated = job->seat != NULL;
+    if (goes_on)
+        fl_sqlite_job_reset(job);
+    else if (!is_seated)
+        fl_sqlite_job_answer(job);
+    pthread_mutex_lock(&file->lock);
+    if (goes_on)
+        fl_sqlite_file_push_write(file, job);
+    else if (is_seated)
+        settle(worker, job, false);
+}
+
+static bool open_reader(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_file *file = worker->file;
+    if (worker->connection.db || open_connection(worker, job, &job->error)) return true;
+    if (job->seat) fl_sqlite_seat_next(job->seat);
+    fl_sqlite_job_answer(job);
+    fl_sqlite_file_help(file);
+    return false;
+}
+
+static void read_next(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    fl_sqlite_job *job = fl_sqlite_queue_take(&file->reads);
+    atomic_store_explicit(&file->reads_waiting, file->reads.count, memory_order_relaxed);
+    fl_sqlite_file_help(file);
+    if (open_reader(worker, job)) read_alone(worker, job);
+}
+
+static void read_all(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    while (!atomic_load(&file->ending) || worker->seat) {
+        if (worker->seat)
+            serve(worker);
+        else if (file->reads.first)
+            read_next(worker);
+        else if (!idle(worker) && !file->reads.first)
+            break;
+    }
+}
+
+/* the thread */
+
+static void leave(fl_sqlite_worker *worker)
+{
+    fl_sqlite_file *file = worker->file;
+    pthread_mutex_lock(&file->lock);
+    file->threads--;
+    pthread_cond_broadcast(&file->quiet);
+    pthread_mutex_unlock(&file->lock);
+    pthread_cond_destroy(&worker->wake);
+    free(worker);
+    fl_sqlite_file_release(file);
+}
+
+static void *thread_main(void *data)
+{
+    fl_sqlite_worker *worker = data;
+    fl_sqlite_file *file = worker->file;
+    pthread_mutex_lock(&file->lock);
+    if (worker->connection.writes)
+        write_all(worker);
+    else
+        read_all(worker);
+    if (!worker->connection.writes) file->readers--;
+    pthread_mutex_unlock(&file->lock);
+    fl_sqlite_connection_close(&worker->connection);
+    leave(worker);
+    return NULL;
+}
+
+static fl_sqlite_worker *worker_new(fl_sqlite_file *file, bool writes)
+{
+    fl_sqlite_worker *worker = calloc(1, sizeof(*worker));
+    if (!worker) return NULL;
+    worker->file = file;
+    worker->connection = (fl_sqlite_connection){.options = &file->options,
+                                                .path = file->options.path,
+                                                .writes = writes,
+                                                .ending = &file->ending};
+    if (!writes) {
+        worker->connection.busy = is_busy;
+        worker->connection.busy_data = worker;
+    }
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return worker;
+}
+
+/* Signals are for the process' other threads. */
+static int start_thread(fl_sqlite_worker *worker)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread, &attributes, thread_main, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error == 0)
+        (void)pthread_setname_np(thread,
+                                 worker->connection.writes ? "sqlite-write" : "sqlite-read");
+    return error;
+}
+
+fl_sqlite_worker *fl_sqlite_worker_start(fl_sqlite_file *file, bool writes)
+{
+    fl_sqlite_worker *worker = worker_new(file, writes);
+    if (!worker) return NULL;
+    file->threads++;
+    if (!writes) file->readers++;
+    fl_sqlite_file_hold(file);
+    if (start_thread(worker) == 0) return worker;
+    file->threads--;
+    if (!writes) file->readers--;
+    pthread_cond_destroy(&worker->wake);
+    free(worker);
+    fl_sqlite_file_release(file);
+    return NULL;
+}
