@@ -65,7 +65,7 @@ typedef struct fl_call {     /* one statement of a query, and how it went */
 } fl_call;
 
 typedef struct fl_db_error {
-    char code[24]; /* SQLSTATE or the database's own; ours: "connection", "timeout", "pool_timeout",
+    char code[32]; /* SQLSTATE or the database's own; ours: "connection", "timeout", "pool_timeout",
                       "queue_full", "too_large", "refused", "argument", "memory", "cancelled" */
     int status;    /* of the HTTP answer when nobody handles it: 503 …; 0: it is as any other */
     char *message; /* NULL: there is no error */

@@ -22,13 +22,21 @@ static bool is_one_of(const char *verb, const char *first, const char *second)
     return strcasecmp(verb, first) == 0 || strcasecmp(verb, second) == 0;
 }
 
+/* A text of the framework's own says what it is by its first word alone. */
+static bool begins_with(const fl_sqlite_text *text, const char *word)
+{
+    size_t size = strlen(word);
+    return strncasecmp(text->bytes, word, size) == 0 &&
+           (text->bytes[size] == ' ' || text->bytes[size] == '\0');
+}
+
 static void look_at(fl_sqlite_text *text, const char *verb)
 {
     text->inserts = is_one_of(verb, "INSERT", "REPLACE");
     text->vacuums = strcasecmp(verb, "VACUUM") == 0;
-    text->begins = strcasecmp(verb, "BEGIN") == 0;
+    text->begins = begins_with(text, "begin");
     text->begins_reading = text->begins && strcasestr(text->bytes, "read only");
-    text->rolls_back = strcasecmp(verb, "ROLLBACK") == 0 && !strcasestr(text->bytes, " to ");
+    text->rolls_back = begins_with(text, "rollback") && !strcasestr(text->bytes, " to ");
 }
 
 fl_sqlite_text *fl_sqlite_text_new(fl_slice text, fl_sql_kind kind, const char *verb)
@@ -95,6 +103,7 @@ static bool copy_calls(fl_sqlite_job *job, const fl_query *query)
     job->calls = &job->call;
     if (query->call_count > 1) job->calls = calloc(query->call_count, sizeof(*job->calls));
     if (!job->calls) return false;
+    if (query->call_count > 0 && !query->calls[0].statement) return true;
     for (unsigned i = 0; i < query->call_count; i++, job->call_count++)
         if (!copy_call(&job->calls[i], &query->calls[i])) return false;
     return true;
@@ -138,9 +147,12 @@ void fl_sqlite_job_release(fl_sqlite_job *job)
     if (atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel) != 1) return;
     for (unsigned i = 0; i < job->call_count; i++) {
         drop_rows(&job->calls[i]);
-        fl_sqlite_text_release(job->calls[i].text);
+        if (job->calls[i].text) fl_sqlite_text_release(job->calls[i].text);
     }
-    if (job->calls != &job->call) free(job->calls);
+    if (job->calls == &job->call)
+        drop_rows(&job->call);
+    else
+        free(job->calls);
     if (job->seat) fl_sqlite_seat_release(job->seat);
     fl_sqlite_error_close(&job->error);
     free(job->path);

@@ -57,7 +57,7 @@ struct fl_sqlite_job {
     char *path;          /* of a backup */
     bool is_misplaced;   /* it changes something: a connection that reads has not run it */
     fl_sqlite_error error;
-    unsigned call_count;
+    unsigned call_count;         /* statements; without any, rows are in `call` all the same */
     fl_sqlite_call *calls, call; /* one is in the job itself */
     size_t value_size;
     char values[]; /* all arguments */

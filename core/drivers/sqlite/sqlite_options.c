@@ -11,19 +11,10 @@
 #define LEAST_READERS 2
 #define MOST_READERS 8
 
-const char *fl_sqlite_options_path(const char *url, size_t *size)
-{
-    const char *colon = strchr(url, ':');
-    const char *path = colon ? colon + 1 : url;
-    if (strncmp(path, "//", 2) == 0) path += 2;
-    *size = strcspn(path, "?");
-    return path;
-}
-
 static int read_path(fl_sqlite_options *options, const fl_db *db, char *why, size_t why_size)
 {
-    size_t size;
-    const char *path = fl_sqlite_options_path(db->url, &size);
+    const char *path = fl_db_option_of(db, "path");
+    size_t size = path ? strlen(path) : 0;
     const char *folder = db->state->app ? db->state->app->folder : ".";
     options->is_memory = size == strlen(":memory:") && memcmp(path, ":memory:", size) == 0;
     int status;

@@ -25,7 +25,4 @@ typedef struct fl_sqlite_options {
 int fl_sqlite_options_read(fl_sqlite_options *options, const fl_db *db, char *why, size_t why_size);
 void fl_sqlite_options_close(fl_sqlite_options *options);
 
-/* "sqlite:shop.db", "sqlite:///srv/shop.db?mode=ro" → the path in it; *size: without the rest. */
-const char *fl_sqlite_options_path(const char *url, size_t *size);
-
 #endif

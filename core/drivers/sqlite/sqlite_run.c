@@ -105,9 +105,11 @@ static bool add_row(fl_sqlite_connection *connection, fl_sqlite_job *job,
     if (rows->values.failed)
         fl_sqlite_error_set(&job->error, "memory", 503, "out of memory for the rows");
     else if (rows->values.size > job->most_bytes)
-        fl_sqlite_error_set(&job->error, "too_large", 0,
-                            "the rows have more than %llu bytes: ask for fewer, or stream them",
-                            (unsigned long long)job->most_bytes);
+        fl_sqlite_error_set(
+            &job->error, "too_large", 0,
+            "more than %llu bytes of rows: db:each takes them piece by piece, and the option "
+            "max_result sets the bound",
+            (unsigned long long)job->most_bytes);
     return !fl_sqlite_job_failed(job);
 }
 

@@ -143,6 +143,7 @@ bool fl_sqlite_seat_take_rest(fl_sqlite_seat *seat, fl_rows *rows, uint64_t most
 {
     fl_rows *rest = &seat->rest;
     const char *from = rest->values.data + seat->rest_at, *at = from;
+    if (rest->count == 0) return true;
     uint64_t count = rest->count < most ? rest->count : most;
     for (uint64_t i = 0; i < count; i++) skip_row(&at, rest->width);
     fl_buffer_append(&rows->values, from, (size_t)(at - from));
@@ -151,7 +152,8 @@ bool fl_sqlite_seat_take_rest(fl_sqlite_seat *seat, fl_rows *rows, uint64_t most
     rows->count = count;
     rest->count -= count;
     seat->rest_at += (size_t)(at - from);
-    if (rest->count == 0) {
+    if (rest->count == 0 || most == 0) {
+        rest->count = 0;
         fl_buffer_close(&rest->values);
         seat->rest_at = 0;
     }

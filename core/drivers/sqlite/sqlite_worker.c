@@ -191,8 +191,11 @@ static void more(fl_sqlite_worker *worker, fl_sqlite_job *job)
         (void)fl_sqlite_seat_take_rest(seat, &job->call.rows, job->piece);
         return;
     }
-    (void)fl_sqlite_run_more(&worker->connection, job, seat->stream, &job->call.rows, job->piece,
-                             &over);
+    if (job->piece == 0)
+        over = true;
+    else
+        (void)fl_sqlite_run_more(&worker->connection, job, seat->stream, &job->call.rows,
+                                 job->piece, &over);
     if (over) end_stream(worker);
 }
 
