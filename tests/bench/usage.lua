@@ -46,16 +46,24 @@ local function add_threads(threads, pid)
   end
 end
 
+local function add_process(usage, pid)
+  local user, system = process.cpu(pid)
+  local rss, threads = process.rss(pid), {}
+  add_threads(threads, pid)
+  usage.user = usage.user + user
+  usage.system = usage.system + system
+  usage.rss = usage.rss + rss
+  for _, thread in ipairs(threads) do table.insert(usage.threads, thread) end
+end
+
+--- One that descends from it may end meanwhile.
 ---@param pid integer
 ---@return bench.usage
 function M.of(pid)
   local usage = { user = 0, system = 0, rss = 0, threads = {} }
   for _, member in ipairs(M.family(pid)) do
-    local user, system = process.cpu(member)
-    usage.user = usage.user + user
-    usage.system = usage.system + system
-    usage.rss = usage.rss + process.rss(member)
-    add_threads(usage.threads, member)
+    local ok, message = pcall(add_process, usage, member)
+    if not ok and (member == pid or process.signal(member, 0)) then error(message, 0) end
   end
   return usage
 end
