@@ -203,38 +203,36 @@ end
 
 -- Printing.
 
-local peers = { "floor", "bun", "node", "fastapi" }
-local header_format = "%-10s %9s %9s %9s %11s %11s %7s  %s"
-local row_format = "%-10s %9.0f %9s %9s %11.3f %11.3f %7.1f  %s"
+local peers = { "floor", "bun", "node", "node-pipe", "fastapi" }
+local header_format = "%-10s %9s %9s %9s %11s %11s %7s"
+local row_format = "%-10s %9.0f %9s %9s %11.3f %11.3f %7.1f"
 
-local function ratios(own, rounds, key)
-  local texts = {}
-  for i, peer in ipairs(peers) do
-    texts[i] = ("%7s"):format(measure.ratio_text(measure.median_ratio(own, rounds[peer], key)))
+local function print_ratios(title, key, chosen, rounds)
+  local line = ("  %-20s"):format(title)
+  for _, peer in ipairs(peers) do line = line .. ("%10s"):format(peer) end
+  print(line)
+  for _, server in ipairs(chosen) do
+    line = ("  %-20s"):format(server.name)
+    for _, peer in ipairs(peers) do
+      local ratio = measure.median_ratio(rounds[server.name], rounds[peer], key)
+      line = line .. ("%10s"):format(measure.ratio_text(ratio))
+    end
+    print(line)
   end
-  return table.concat(texts)
-end
-
-local function peers_title(what)
-  local texts = {}
-  for i, peer in ipairs(peers) do texts[i] = ("%7s"):format(peer) end
-  return table.concat(texts) .. " (" .. what .. ")"
 end
 
 local function print_route(route, chosen, rounds)
   print(("\n%s, %s"):format(route.name, route.path))
-  print(header_format:format("", "req/s", "p50 ms", "p99 ms", "CPU s/100k", "PG s/100k", "RSS MB",
-    "req/s and server CPU against"))
-  print(header_format:format("", "", "", "", "", "", "",
-    peers_title("req/s") .. "  " .. peers_title("CPU")))
+  print(header_format:format("", "req/s", "p50 ms", "p99 ms", "CPU s/100k", "PG s/100k", "RSS MB"))
   for _, server in ipairs(chosen) do
     local own = rounds[server.name]
     local figures = measure.medians(own)
     print(row_format:format(server.name, figures.rate, measure.milliseconds_text(figures.p50),
       measure.milliseconds_text(figures.p99), figures.cpu / 10, figures.database_cpu / 10,
-      figures.rss / 2 ^ 20,
-      ratios(own, rounds, "rate") .. (" "):rep(10) .. ratios(own, rounds, "cpu")))
+      figures.rss / 2 ^ 20))
   end
+  print_ratios("req/s against", "rate", chosen, rounds)
+  print_ratios("server CPU against", "cpu", chosen, rounds)
 end
 
 local function check_target(target, rounds)

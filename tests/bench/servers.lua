@@ -203,16 +203,16 @@ local function bun(place)
   }
 end
 
-local function node_with_pg(place)
+local function node_with_pg(place, name, mode)
   local server, modules = node(place), npm_modules(place)
-  server.title = "node's http and pg in a cluster"
+  server.name, server.title = name, "node's http and pg in a cluster, connections " .. mode
   if not is_file(modules .. "/pg/package.json") then
     server.missing = server.missing or "needs npm, and `make bench-peers`"
   end
   server.environment = { NODE_PATH = modules }
   server.command = function(port)
     return { find_program("node"), place.bench .. "/peers/node_database.js", tostring(port),
-      tostring(place.threads) }
+      tostring(place.threads), mode }
   end
   return server
 end
@@ -239,7 +239,8 @@ end
 ---@param environment table<string, string> says where the database is
 ---@return bench_server[]
 function M.database(place, environment)
-  local list = { product(place), floor_of_databases(place), bun(place), node_with_pg(place),
+  local list = { product(place), floor_of_databases(place), bun(place),
+    node_with_pg(place, "node", "pooled"), node_with_pg(place, "node-pipe", "pipelined"),
     fastapi_with_asyncpg(place) }
   for _, server in ipairs(list) do
     server.environment = server.environment or {}

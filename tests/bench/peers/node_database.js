@@ -1,13 +1,17 @@
 // The endpoints of database.lua for node's http module in a cluster and the driver pg, with named
-// prepared statements: node node_database.js PORT PROCESSES. PGHOST … say where the database is.
+// prepared statements, on a pool whose connections serve one request at a time, or on connections
+// that all requests share, with pg's option `pipeline`. PGHOST … say where the database is.
+//
+//     node node_database.js PORT PROCESSES pooled|pipelined
 "use strict";
 const cluster = require("cluster");
 const http = require("http");
-const { Pool } = require("pg");
+const { Client, Pool } = require("pg");
 const { worldSize, random, wanted, fortunesPage } = require("./database_parts.js");
 
 const [port, processes] = process.argv.slice(2).map(Number);
-const CONNECTIONS = 8; // of a process: more make it slower here
+const isPipelined = process.argv[4] === "pipelined";
+const CONNECTIONS = isPipelined ? 2 : 8; // of a process: more make it slower here
 
 const findRow = "select id, randomnumber from world where id = $1";
 const writeRows =
@@ -15,6 +19,8 @@ const writeRows =
   "from unnest($1::int[], $2::int[]) as new(id, number) where world.id = new.id";
 
 const pool = new Pool({ max: CONNECTIONS });
+const shared = [];
+let turn = 0;
 const cache = new Map();
 
 async function oneRow(client) {
@@ -22,7 +28,16 @@ async function oneRow(client) {
   return { id: rows[0].id, randomNumber: rows[0].randomnumber };
 }
 
+async function openShared() {
+  while (shared.length < CONNECTIONS) {
+    const client = new Client({ pipeline: true });
+    await client.connect();
+    shared.push(client);
+  }
+}
+
 async function withClient(fn, ...args) {
+  if (isPipelined) return fn(shared[turn++ % CONNECTIONS], ...args);
   const client = await pool.connect();
   try {
     return await fn(client, ...args);
@@ -31,10 +46,8 @@ async function withClient(fn, ...args) {
   }
 }
 
-async function someRows(client, count) {
-  const rows = [];
-  for (let i = 0; i < count; i++) rows.push(await oneRow(client));
-  return rows;
+function someRows(client, count) {
+  return Promise.all(Array.from({ length: count }, () => oneRow(client)));
 }
 
 async function updatedRows(client, count) {
@@ -56,7 +69,8 @@ function cachedRows(count) {
 }
 
 async function fillCache() {
-  const { rows } = await pool.query("select id, randomnumber from world");
+  const read = (client) => client.query("select id, randomnumber from world");
+  const { rows } = await withClient(read);
   for (const row of rows) cache.set(row.id, { id: row.id, randomNumber: row.randomnumber });
   if (cache.size !== worldSize) throw new Error(`the world has ${cache.size} rows`);
 }
@@ -93,6 +107,7 @@ function failed(response, problem) {
 }
 
 async function serve() {
+  if (isPipelined) await openShared();
   await fillCache();
   http
     .createServer((request, response) => {
