@@ -115,14 +115,6 @@ local function fetch_rows(server, path, count)
   return rows
 end
 
-local function world_of(database)
-  local world = {}
-  for id, number in database:query("select id, randomnumber from world"):gmatch("(%d+)|(%d+)") do
-    world[tonumber(id)] = tonumber(number)
-  end
-  return world
-end
-
 -- A row may be drawn twice: then one of its new numbers is in the table.
 local function check_rows(server, path, rows, world)
   local written = {}
@@ -138,9 +130,9 @@ local function check_rows(server, path, rows, world)
 end
 
 local function check_updates(server, database)
-  local path, before = "/updates?n=" .. COUNT, world_of(database)
+  local path, before = "/updates?n=" .. COUNT, database:world()
   local rows, changed = fetch_rows(server, path, COUNT), 0
-  check_rows(server, path, rows, world_of(database))
+  check_rows(server, path, rows, database:world())
   for _, row in ipairs(rows) do
     if before[row.id] ~= row.randomNumber then changed = changed + 1 end
   end
@@ -158,7 +150,7 @@ end
 
 -- Before anything is updated: what is cached is what is stored.
 local function check_reads(server, database)
-  local world = world_of(database)
+  local world = database:world()
   check_rows(server, "/db", fetch_rows(server, "/db"), world)
   for _, path in ipairs { "/queries?n=", "/cached-queries?n=" } do
     for _, count in ipairs { 1, COUNT, 500 } do
@@ -266,7 +258,7 @@ local function print_set_up(options, chosen)
   print(("%d keep-alive connections, %d threads of wrk, %d threads or processes per server, %d "
     .. "rounds of %d s"):format(options.connections, options.threads, options.threads,
     options.rounds, options.seconds))
-  print("client, servers and PostgreSQL (synchronous_commit = off, on a Unix socket) share this")
+  print("client, servers and PostgreSQL (without waits for its disk) share this")
   print("machine's processors; medians of the rounds; ratios are medians of each round's ratio")
   for _, server in ipairs(chosen) do print(("  %-10s %s"):format(server.name, server.title)) end
 end
