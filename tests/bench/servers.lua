@@ -249,6 +249,21 @@ function M.database(place, environment)
   return list
 end
 
+--- What sqlite.lua measures.
+---@param place bench_place
+---@param path string of the database
+---@return bench_server
+function M.sqlite(place, path)
+  local ours = product(place)
+  ours.environment = { WORLD = path }
+  ours.command = function(port)
+    return { place.build .. "/fasterlua", "serve", place.bench .. "/sqlite", "--host",
+      "127.0.0.1", "--port", tostring(port), "--threads", tostring(place.threads),
+      "--access-log", "off" }
+  end
+  return ours
+end
+
 --- All servers, the product first.
 ---@param place bench_place
 ---@return bench_server[]
