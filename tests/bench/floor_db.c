@@ -29,7 +29,7 @@ enum {
     world_size = 10000,
     row_limit = 500, /* of one request */
     fortune_limit = 32,
-    queue_size = 1 << 16, /* statements in flight on a connection; a power of two */
+    queue_size = 1 << 18, /* statements in flight on a connection; a power of two */
     request_size = 16 * 1024,
     read_size = 64 * 1024,
     events_per_turn = 256,
