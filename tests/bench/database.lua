@@ -6,6 +6,8 @@
 --
 -- Client, servers and database share the machine. A peer's CPU time is that of all its processes;
 -- the database's own is counted apart, since how a driver asks decides what the database spends.
+-- On a machine that others use too, throughput goes to who has most threads and connections: then
+-- only the CPU times tell something.
 local here = arg[0]:match("^(.*)/") or "."
 package.path = ("%s/?.lua;%s/../?.lua;"):format(here, here) .. package.path
 
