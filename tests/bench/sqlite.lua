@@ -52,20 +52,6 @@ local function check_answer(server, endpoint, path)
   end
 end
 
-local function present_endpoints(server, path)
-  local present = {}
-  for _, endpoint in ipairs(endpoints) do
-    local _, status = http.request(url_of(server, endpoint))
-    if status == 404 then
-      print(("skipped %s: fasterlua has no fl.db"):format(endpoint))
-    else
-      check_answer(server, endpoint, path)
-      present[#present + 1] = endpoint
-    end
-  end
-  return present
-end
-
 local function measure_naive(place, path, seconds, way)
   local pipe = assert(io.popen(("luajit '%s/sqlite/naive.lua' '%s' %d %s"):format(place.bench, path,
     seconds, way)))
@@ -74,11 +60,11 @@ local function measure_naive(place, path, seconds, way)
   return cjson.decode(output)
 end
 
-local function run_rounds(options, place, server, present, naive_path)
+local function run_rounds(options, place, server, naive_path)
   local rounds = { full = {}, normal = {} }
-  for _, endpoint in ipairs(present) do rounds[endpoint] = {} end
+  for _, endpoint in ipairs(endpoints) do rounds[endpoint] = {} end
   for round = 1, options.rounds do
-    for _, endpoint in ipairs(present) do
+    for _, endpoint in ipairs(endpoints) do
       rounds[endpoint][round] = measure.round(server, { url = url_of(server, endpoint),
         seconds = options.seconds, threads = options.threads, connections = options.connections })
     end
@@ -90,10 +76,10 @@ local function run_rounds(options, place, server, present, naive_path)
   return rounds
 end
 
-local function print_endpoints(present, rounds)
+local function print_endpoints(rounds)
   print(("\n%-10s %9s %9s %9s %11s %14s %12s"):format("", "req/s", "p50 ms", "p99 ms",
     "CPU s/100k", "req/s / inline", "CPU / inline"))
-  for _, endpoint in ipairs(present) do
+  for _, endpoint in ipairs(endpoints) do
     local own, figures = rounds[endpoint], measure.medians(rounds[endpoint])
     print(("%-10s %9.0f %9s %9s %11.3f %14s %12s"):format(endpoint, figures.rate,
       measure.milliseconds_text(figures.p50), measure.milliseconds_text(figures.p99),
@@ -106,8 +92,8 @@ local function print_writes(rounds)
   print("\nsmall write transactions per second")
   for _, way in ipairs(ways) do
     print(("  one after another, synchronous = %-8s %9.0f   fl.db against it %s"):format(way,
-      measure.median_of(rounds[way], "rate"), measure.ratio_text(rounds["/write"]
-      and measure.median_ratio(rounds["/write"], rounds[way], "rate"))))
+      measure.median_of(rounds[way], "rate"), measure.ratio_text(
+      measure.median_ratio(rounds["/write"], rounds[way], "rate"))))
   end
 end
 
@@ -118,11 +104,11 @@ local function run(options, place, started)
   local server = servers.sqlite(place, path)
   started[1] = server
   running.start(server, place, "/inline")
-  local present = present_endpoints(server, path)
+  for _, endpoint in ipairs(endpoints) do check_answer(server, endpoint, path) end
   local set_up = "%d keep-alive connections, %d threads of wrk and of the server, %d rounds of %d s"
   print(set_up:format(options.connections, options.threads, options.rounds, options.seconds))
-  local rounds = run_rounds(options, place, server, present, naive_path)
-  print_endpoints(present, rounds)
+  local rounds = run_rounds(options, place, server, naive_path)
+  print_endpoints(rounds)
   print_writes(rounds)
 end
 

@@ -10,7 +10,7 @@ local WRITE = "update world set randomnumber = ? where id = ? returning id, rand
 
 local app = fl.app { title = "SQLite" }
 local path = os.getenv "WORLD"
-local world = inline.open(path)
+local world, db = inline.open(path), fl.db("sqlite:" .. path)
 local random = math.random
 
 local function answer(id, number)
@@ -22,18 +22,14 @@ app:get("/inline", function()
   return answer(id, inline.read(world, id))
 end)
 
-if fl.db then
-  local db = fl.db("sqlite:" .. path)
+app:get("/db", function()
+  local row = await(db:one(FIND, random(WORLD_SIZE)))
+  return answer(row.id, row.randomnumber)
+end)
 
-  app:get("/db", function()
-    local row = await(db:one(FIND, random(WORLD_SIZE)))
-    return answer(row.id, row.randomnumber)
-  end)
-
-  app:get("/write", function()
-    local row = await(db:one(WRITE, random(WORLD_SIZE), random(WORLD_SIZE)))
-    return answer(row.id, row.randomnumber)
-  end)
-end
+app:get("/write", function()
+  local row = await(db:one(WRITE, random(WORLD_SIZE), random(WORLD_SIZE)))
+  return answer(row.id, row.randomnumber)
+end)
 
 return app
