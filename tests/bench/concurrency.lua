@@ -10,12 +10,13 @@
 local here = arg[0]:match("^(.*)/") or "."
 package.path = ("%s/?.lua;%s/../?.lua;"):format(here, here) .. package.path
 
-local argparse = require "argparse"
 local cjson = require "cjson"
-local lfs = require "lfs"
 local socket = require "socket"
 
 local process = require "support.process"
+
+local bench = require "bench"
+local measure = require "measure"
 local running = require "running"
 local servers = require "servers"
 
@@ -28,16 +29,10 @@ local waiting = { { 20, 2.05 }, { 40, 2.05 }, { 80, 2.05 }, { 120, 2.05 }, { 100
 local blocking = { 20, 40, 80, 120 }
 
 local function parse_options()
-  local parser = argparse("concurrency.lua", "Requests that wait and requests that block, at once.")
+  local parser = bench.parser("concurrency.lua",
+    "Requests that wait and requests that block, at once.", { rounds = 3 })
   parser:option("--only", "fasterlua or fastapi."):argname "NAME"
-  parser:option("--rounds", "Rounds; medians are printed."):default("3"):convert(tonumber)
-  parser:option("--build", "Directory of the built programs.")
-    :default(os.getenv("BUILD") or "build")
   return parser:parse()
-end
-
-local function absolute(path)
-  return path:sub(1, 1) == "/" and path or lfs.currentdir() .. "/" .. path
 end
 
 local function start_load(place, server, mode, options)
@@ -73,12 +68,7 @@ local function at_once_with_health(place, server, path, count)
   return seconds, finish_load(health).p99
 end
 
-local function median(values)
-  table.sort(values)
-  return values[math.floor((#values + 1) / 2)]
-end
-
-local function measure(options, place, server)
+local function measure_server(options, place, server)
   local result = { async = {}, sync = {}, health = {} }
   at_once(place, server, "/sync", THREADS) -- so that the threads are there
   for _, case in ipairs(waiting) do
@@ -87,7 +77,7 @@ local function measure(options, place, server)
       seconds[round] = at_once(place, server, "/async", case[1])
       socket.sleep(0.2)
     end
-    result.async[case[1]] = median(seconds)
+    result.async[case[1]] = measure.median(seconds)
   end
   for _, count in ipairs(blocking) do
     result.sync[count], result.health[count] =
@@ -124,24 +114,13 @@ local function print_blocking(results)
   end
 end
 
-local function chosen(options, place)
-  local list = {}
-  for _, server in ipairs(servers.concurrency(place)) do
-    if server.missing then
-      print(("skipped %s: %s"):format(server.name, server.missing))
-    elseif not options.only or options.only == server.name then
-      list[#list + 1] = server
-    end
-  end
-  return list
-end
-
 local function run(options, place, started)
   local results = {}
-  for _, server in ipairs(chosen(options, place)) do
+  local chosen = bench.select_named(servers.concurrency(place), options.only)
+  for _, server in ipairs(bench.leave_out_missing(chosen)) do
     started[#started + 1] = server
     running.start(server, place, "/health")
-    results[server.name] = measure(options, place, server)
+    results[server.name] = measure_server(options, place, server)
     running.stop(server.pid)
     server.pid = nil
   end
@@ -149,18 +128,4 @@ local function run(options, place, started)
   print_blocking(results)
 end
 
-local function main()
-  local options = parse_options()
-  local bench = absolute(here)
-  local place, started = { bench = bench, root = bench .. "/../..",
-    build = absolute(options.build), temporary = process.temporary_directory(), threads = 2 }, {}
-  local ok, message = xpcall(run, debug.traceback, options, place, started)
-  for _, server in ipairs(started) do
-    if server.pid then running.stop(server.pid) end
-  end
-  process.remove_directory(place.temporary)
-  if not ok then io.stderr:write(message, "\n") end
-  os.exit(ok and 0 or 1)
-end
-
-main()
+bench.main(here, parse_options(), run)

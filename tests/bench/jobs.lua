@@ -6,28 +6,21 @@
 local here = arg[0]:match("^(.*)/") or "."
 package.path = ("%s/?.lua;%s/../?.lua;"):format(here, here) .. package.path
 
-local argparse = require "argparse"
 local cjson = require "cjson"
 local http = require "socket.http"
 local lfs = require "lfs"
 
-local process = require "support.process"
+local bench = require "bench"
+local measure = require "measure"
 local running = require "running"
 local servers = require "servers"
 
 local SEQUENTIAL, TOGETHER = 20000, 200000 -- jobs of a round
 
 local function parse_options()
-  local parser = argparse("jobs.lua", "What a job costs.")
-  parser:option("--rounds", "Rounds; medians are printed."):default("5"):convert(tonumber)
+  local parser = bench.parser("jobs.lua", "What a job costs.", { rounds = 5 })
   parser:option("--seconds", "Length of the peers' rounds."):default("1"):convert(tonumber)
-  parser:option("--build", "Directory of the built programs.")
-    :default(os.getenv("BUILD") or "build")
   return parser:parse()
-end
-
-local function absolute(path)
-  return path:sub(1, 1) == "/" and path or lfs.currentdir() .. "/" .. path
 end
 
 local function run_json(command)
@@ -48,9 +41,9 @@ end
 
 -- The median time of a request on one connection, in µs.
 local function latency(server, path, seconds)
-  local command = ("wrk -t1 -c1 -d%d -s %s/wrk.lua http://127.0.0.1:%d%s -- GET 1"):format(
-    math.max(1, seconds), here, server.port, path)
-  return run_json(command).p50 * 1e6
+  local url = ("http://127.0.0.1:%d%s"):format(server.port, path)
+  return measure.wrk({ url = url, seconds = math.max(1, seconds), threads = 1,
+    connections = 1 }).p50 * 1e6
 end
 
 local function measure_ours(server)
@@ -62,23 +55,6 @@ end
 
 local function added(server, seconds)
   return { added_us = latency(server, "/one", seconds) - latency(server, "/plain", seconds) }
-end
-
-local function median(rounds, key)
-  local values = {}
-  for _, round in ipairs(rounds) do
-    values[#values + 1] = round[key]
-  end
-  table.sort(values)
-  return values[math.floor((#values + 1) / 2)]
-end
-
-local function median_ratio(rounds, peer, key)
-  local ratios = {}
-  for index, round in ipairs(rounds) do
-    ratios[index] = { ratio = round[key] / peer[index][key] }
-  end
-  return median(ratios, "ratio")
 end
 
 local function run_rounds(options, place, ours, nginx)
@@ -101,8 +77,9 @@ end
 
 local function print_row(name, rounds)
   if #rounds > 0 then
-    print(("  %-28s %8.1f %12.0f %10.2f"):format(name, median(rounds, "median_us"),
-      median(rounds, "jobs_per_second"), median(rounds, "cpu_us")))
+    local figures = measure.medians(rounds)
+    print(("  %-28s %8.1f %12.0f %10.2f"):format(name, figures.median_us,
+      figures.jobs_per_second, figures.cpu_us))
   end
 end
 
@@ -117,8 +94,9 @@ local function print_results(rounds)
   print_row("bare futex and uv_async", rounds.floor)
   print_row("fasterlua, pool:run", rounds.ours)
   print_row("piscina, pool.run", rounds.piscina)
-  local ratio = median_ratio(rounds.ours, rounds.floor, "median_us")
-  local cpu, rate = median(rounds.ours, "cpu_us"), median(rounds.ours, "jobs_per_second")
+  local ratio = measure.median_ratio(rounds.ours, rounds.floor, "median_us")
+  local figures = measure.medians(rounds.ours)
+  local cpu, rate = figures.cpu_us, figures.jobs_per_second
   print(("\n  round trip against the bare one  at most 1.5      %.2f %s"):format(ratio,
     verdict(ratio, 1.5)))
   print(("  CPU of a job, 64 in flight       at most 2 us     %.2f %s"):format(cpu,
@@ -126,13 +104,15 @@ local function print_results(rounds)
   print(("  rate, 64 in flight               at least 250,000 %.0f %s"):format(rate,
     verdict(rate, 250000, true)))
   print(("\n  what a request takes longer with a job in it: fasterlua %.1f us%s"):format(
-    median(rounds.added, "added_us"),
-    #rounds.nginx > 0 and (", nginx %.1f us"):format(median(rounds.nginx, "added_us")) or ""))
+    measure.median_of(rounds.added, "added_us"), #rounds.nginx > 0
+    and (", nginx %.1f us"):format(measure.median_of(rounds.nginx, "added_us")) or ""))
   print(("  worth sending, as pool:stats() has measured it: what runs longer than %.0f us"):format(
-    median(rounds.ours, "crossover") * 1e6))
+    figures.crossover * 1e6))
 end
 
 local function run(options, place, started)
+  local modules = place.build .. "/bench/npm"
+  place.piscina = lfs.attributes(modules .. "/node_modules/piscina", "mode") and modules
   local ours, nginx = servers.jobs(place)
   running.start(ours, place, "/plain")
   started[1] = ours
@@ -148,20 +128,4 @@ local function run(options, place, started)
   print_results(run_rounds(options, place, ours, not nginx.missing and nginx))
 end
 
-local function main()
-  local options = parse_options()
-  local bench = absolute(here)
-  local place, started = { bench = bench, root = bench .. "/../..",
-    build = absolute(options.build), temporary = process.temporary_directory(), threads = 1 }, {}
-  local modules = place.build .. "/bench/npm"
-  place.piscina = lfs.attributes(modules .. "/node_modules/piscina", "mode") and modules
-  local ok, message = xpcall(run, debug.traceback, options, place, started)
-  for _, server in ipairs(started) do
-    running.stop(server.pid)
-  end
-  process.remove_directory(place.temporary)
-  if not ok then io.stderr:write(message, "\n") end
-  os.exit(ok and 0 or 1)
-end
-
-main()
+bench.main(here, parse_options(), run)

@@ -7,35 +7,18 @@
 local here = arg[0]:match("^(.*)/") or "."
 package.path = ("%s/?.lua;%s/../?.lua;"):format(here, here) .. package.path
 
-local argparse = require "argparse"
-local cjson = require "cjson"
-local lfs = require "lfs"
 local socket = require "socket"
 
 local process = require "support.process"
+
+local bench = require "bench"
+local measure = require "measure"
 local running = require "running"
 local servers = require "servers"
 
 local UNITS = 50 -- about a second
 local SHORT = 10
 local HEALTH_SECONDS = 3
-
-local function parse_options()
-  local parser = argparse("parallel.lua", "Computing on every core.")
-  parser:option("--rounds", "Rounds; medians are printed."):default("5"):convert(tonumber)
-  parser:option("--build", "Directory of the built programs.")
-    :default(os.getenv("BUILD") or "build")
-  return parser:parse()
-end
-
-local function absolute(path)
-  return path:sub(1, 1) == "/" and path or lfs.currentdir() .. "/" .. path
-end
-
-local function median(values)
-  table.sort(values)
-  return values[math.floor((#values + 1) / 2)]
-end
 
 local function request(server, path)
   local client = assert(socket.connect("127.0.0.1", server.port))
@@ -73,12 +56,8 @@ end
 
 -- What wrk gets out of /health.
 local function health(server)
-  local command = ("wrk -t1 -c16 -d%d -s %s/wrk.lua http://127.0.0.1:%d/health -- GET 1"):format(
-    HEALTH_SECONDS, here, server.port)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("*a")
-  pipe:close()
-  local result = cjson.decode(output:match("\n({[^\n]*})\n*$"))
+  local result = measure.wrk { url = ("http://127.0.0.1:%d/health"):format(server.port),
+    seconds = HEALTH_SECONDS, threads = 1, connections = 16 }
   return { rate = result.requests / result.seconds, p99 = result.p99 }
 end
 
@@ -139,9 +118,9 @@ local function line(title, limit, value, is_met)
 end
 
 local function print_results(results)
-  local ratio, share = median(results.ratio), median(results.share)
-  local gather = median(results.five) / (3 * median(results.one))
-  local p99 = median(results.p99)
+  local ratio, share = measure.median(results.ratio), measure.median(results.share)
+  local gather = measure.median(results.five) / (3 * measure.median(results.one))
+  local p99 = measure.median(results.p99)
   line("two jobs of a second, against two processes of luajit", "at most 1.15",
     ("%.2f"):format(ratio), ratio <= 1.15)
   line("five jobs on two states, against three times two jobs", "at most 1.10",
@@ -149,25 +128,17 @@ local function print_results(results)
   line("/health while all states compute, against unrelated work", "at least 0.85",
     ("%.2f"):format(share), share >= 0.85)
   line("its 99th percentile", "below 10 ms", ("%.1f ms"):format(p99 * 1e3), p99 < 0.010)
-  local control, control_p99 = median(results.inline), median(results.inline_p99)
+  local control, control_p99 = measure.median(results.inline), measure.median(results.inline_p99)
   local words = "  control: the same work inline leaves /health %.2f of it, 99th percentile %.0f ms"
   print(words:format(control, control_p99 * 1e3))
 end
 
-local function main()
-  local options = parse_options()
-  local bench = absolute(here)
-  local place = { bench = bench, root = bench .. "/../..", build = absolute(options.build),
-    temporary = process.temporary_directory(), threads = 2 }
+local function run(options, place, started)
   local server = servers.parallel(place)
-  local ok, message = xpcall(function()
-    running.start(server, place, "/health")
-    print_results(run_rounds(options, place, server))
-  end, debug.traceback)
-  if server.pid then running.stop(server.pid) end
-  process.remove_directory(place.temporary)
-  if not ok then io.stderr:write(message, "\n") end
-  os.exit(ok and 0 or 1)
+  started[1] = server
+  running.start(server, place, "/health")
+  print_results(run_rounds(options, place, server))
 end
 
-main()
+bench.main(here, bench.parser("parallel.lua", "Computing on every core.", { rounds = 5 }):parse(),
+  run)

@@ -35,7 +35,8 @@ end
 function M.start(server, place, path)
   server.port = free_port()
   server.log = ("%s/%s.log"):format(place.temporary, server.name)
-  server.pid = process.spawn { argv = server.command(server.port), output = server.log }
+  server.pid = process.spawn { argv = server.command(server.port), output = server.log,
+    env = server.environment }
   wait_ready(server, path)
 end
 

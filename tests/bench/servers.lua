@@ -16,6 +16,7 @@ local M = {}
 ---@field title string
 ---@field missing string?
 ---@field command fun(port: integer): string[]
+---@field environment table<string, string>? added to ours
 
 local function is_file(path)
   return lfs.attributes(path, "mode") == "file"
@@ -170,6 +171,95 @@ function M.parallel(place)
     return { place.build .. "/fasterlua", "serve", place.bench .. "/parallel", "--host",
       "127.0.0.1", "--port", tostring(port), "--threads", tostring(place.threads),
       "--cpu-states", "2", "--access-log", "off", "--set", "pool_timeout=0" }
+  end
+  return ours
+end
+
+local function floor_of_databases(place)
+  local program = place.build .. "/bench/floor_db"
+  return {
+    name = "floor",
+    title = "C floor: epoll, one pipelined connection to the database per thread",
+    missing = built(program),
+    command = function(port) return { program, tostring(port), tostring(place.threads) } end,
+  }
+end
+
+local function npm_modules(place)
+  return place.build .. "/bench/npm/node_modules"
+end
+
+local function bun(place)
+  local architecture = ({ x64 = "x64", arm64 = "aarch64" })[jit.arch] or jit.arch
+  local program = ("%s/@oven/bun-linux-%s/bin/bun"):format(npm_modules(place), architecture)
+  return {
+    name = "bun",
+    title = "Bun's server and SQL driver in processes that share the port",
+    missing = not is_file(program) and "needs npm, and `make bench-peers`" or nil,
+    command = function(port)
+      return { program, place.bench .. "/peers/bun_database.js", tostring(port),
+        tostring(place.threads) }
+    end,
+  }
+end
+
+local function node_with_pg(place, name, mode)
+  local server, modules = node(place), npm_modules(place)
+  server.name, server.title = name, "node's http and pg in a cluster, connections " .. mode
+  if not is_file(modules .. "/pg/package.json") then
+    server.missing = server.missing or "needs npm, and `make bench-peers`"
+  end
+  server.environment = { NODE_PATH = modules }
+  server.command = function(port)
+    return { find_program("node"), place.bench .. "/peers/node_database.js", tostring(port),
+      tostring(place.threads), mode }
+  end
+  return server
+end
+
+local function fastapi_with_asyncpg(place)
+  local server = fastapi(place)
+  server.title = "FastAPI + uvicorn (uvloop, httptools) + asyncpg"
+  if os.execute("/usr/bin/python3 -c 'import asyncpg' 2>/dev/null") ~= 0 then
+    server.missing = server.missing or "needs python3-asyncpg"
+  end
+  local command = server.command
+  server.command = function(port)
+    local argv = command(port)
+    for i, word in ipairs(argv) do
+      if word == "fastapi_app:app" then argv[i] = "fastapi_database:app" end
+    end
+    return argv
+  end
+  return server
+end
+
+--- What database.lua compares, the product first.
+---@param place bench_place
+---@param environment table<string, string> says where the database is
+---@return bench_server[]
+function M.database(place, environment)
+  local list = { product(place), floor_of_databases(place), bun(place),
+    node_with_pg(place, "node", "pooled"), node_with_pg(place, "node-pipe", "pipelined"),
+    fastapi_with_asyncpg(place) }
+  for _, server in ipairs(list) do
+    server.environment = server.environment or {}
+    for name, value in pairs(environment) do server.environment[name] = value end
+  end
+  return list
+end
+
+--- What sqlite.lua measures.
+---@param place bench_place
+---@param path string of the database
+---@return bench_server
+function M.sqlite(place, path)
+  local ours = product(place)
+  ours.environment = { WORLD = path }
+  ours.command = function(port)
+    return { place.build .. "/fasterlua", "serve", place.bench .. "/sqlite", "--host",
+      "127.0.0.1", "--port", tostring(port), "--threads", tostring(place.threads),
+      "--access-log", "off" }
   end
   return ours
 end

@@ -46,16 +46,34 @@ local function add_threads(threads, pid)
   end
 end
 
+-- Of its children that have ended: a database's connection may end during a round.
+local function ended_children(pid)
+  local fields, ticks = {}, 100 -- USER_HZ, which is 100 wherever Linux runs
+  for field in process.read(("/proc/%d/stat"):format(pid)):match(".*%) (.*)"):gmatch("%S+") do
+    fields[#fields + 1] = field
+  end
+  return tonumber(fields[14]) / ticks, tonumber(fields[15]) / ticks
+end
+
+local function add_process(usage, pid)
+  local user, system = process.cpu(pid)
+  local children_user, children_system = ended_children(pid)
+  local rss, threads = process.rss(pid), {}
+  add_threads(threads, pid)
+  usage.user = usage.user + user + children_user
+  usage.system = usage.system + system + children_system
+  usage.rss = usage.rss + rss
+  for _, thread in ipairs(threads) do table.insert(usage.threads, thread) end
+end
+
+--- One that descends from it may end meanwhile.
 ---@param pid integer
 ---@return bench.usage
 function M.of(pid)
   local usage = { user = 0, system = 0, rss = 0, threads = {} }
   for _, member in ipairs(M.family(pid)) do
-    local user, system = process.cpu(member)
-    usage.user = usage.user + user
-    usage.system = usage.system + system
-    usage.rss = usage.rss + process.rss(member)
-    add_threads(usage.threads, member)
+    local ok, message = pcall(add_process, usage, member)
+    if not ok and (member == pid or process.signal(member, 0)) then error(message, 0) end
   end
   return usage
 end
