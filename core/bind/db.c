@@ -468,13 +468,10 @@ static void fill(lua_State *L, fl_query *query, fl_call *call, place where, int 
 }
 
 /* A text of the framework's own, which begins or ends a transaction.  [-0, +0, e] */
-static void fill_command(lua_State *L, fl_query *query, int index)
+static void fill_command(lua_State *L, fl_query *query, place where, int text)
 {
-    fl_slice text;
-    text.data = luaL_checklstring(L, index, &text.size);
-    if (fl_statement_new(&query->call.statement, query->db->statements, text, FL_SQL_SESSION,
-                         "its own") < 0)
-        luaL_error(L, "not enough memory");
+    fl_template *template = find_template(L, where, text);
+    set_statement(L, query, &query->call, template, NULL, text);
 }
 
 /* functions */
@@ -557,7 +554,7 @@ static int db_acquire(lua_State *L)
     lua_pushvalue(L, -3);
     lua_rawseti(L, -2, 1);
     lua_setfenv(L, -2);
-    if (begins) fill_command(L, op->query, 3);
+    if (begins) fill_command(L, op->query, where, 3);
     return submit(L, op, timeout);
 }
 
@@ -568,7 +565,7 @@ static int db_command(lua_State *L)
     uint64_t timeout = check_timeout(L, 2, where);
     fl_query_op *op = make(L, where, FL_QUERY_RUN, 1, FL_TAKE_COUNTS);
     op->query->keep = 0;
-    fill_command(L, op->query, 3);
+    fill_command(L, op->query, where, 3);
     return submit(L, op, timeout);
 }
 
