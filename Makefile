@@ -87,6 +87,7 @@ TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fano
     http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool_spec \
     http/pool_failure http/pool_process http/pool_stream http/run_in http/shared http/channel \
     http/topic http/evacuation core/exile
+LANES ?= $(shell nproc)
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm
@@ -239,7 +240,7 @@ unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=
 check: all
 	@$(MAKE) -k unit-tests || true
 	@$(MAKE) -k bench-programs $(if $(SANITIZE),$(unsanitized)) || true
-	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES='$(if $(SANITIZE),$(shell nproc),1)' tests/run
+	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES=$(LANES) tests/run
 
 unit-tests: $(unit_tests)
 	@:
@@ -258,7 +259,7 @@ fuzz:
 	@$(MAKE) -k fuzzers BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' \
 	    SANITIZE=fuzzer-no-link,address,undefined || true
 	@BUILD=build/fuzz ONLY='$(ONLY)' FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
-	    tests/run --fuzz
+	    LANES=$(LANES) tests/run --fuzz
 
 fuzzers: $(fuzzers)
 	@:
