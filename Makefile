@@ -165,7 +165,7 @@ lua_files = $(wildcard lua apps conf tests) \
     $(shell grep -ls '^\#!.*luajit' tests/run tests/bench/run)
 
 .PHONY: all serve test soak bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
-        format asan tsan fuzz bench install uninstall clean check-fresh help FORCE
+        format asan tsan build-tsan build-fuzz fuzz bench install uninstall clean check-fresh help FORCE
 
 all: $(BUILD)/fasterlua $(driver_programs)
 
@@ -245,19 +245,28 @@ check: all
 unit-tests: $(unit_tests)
 	@:
 
+with_asan = BUILD=build/asan CC=clang OPTIMIZE='-O1 -g' SANITIZE=address,undefined
+with_tsan = BUILD=build/tsan CC=clang OPTIMIZE='-O1 -g' SANITIZE=thread
+with_fuzzer = BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' SANITIZE=fuzzer-no-link,address,undefined
+
 asan:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
-	@$(MAKE) check BUILD=build/asan CC=clang OPTIMIZE='-O1 -g' SANITIZE=address,undefined
+	@$(MAKE) check $(with_asan)
 
 tsan:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
-	@$(MAKE) check BUILD=build/tsan CC=clang OPTIMIZE='-O1 -g' SANITIZE=thread \
-	    ONLY='$(or $(ONLY),$(TSAN_ONLY))'
+	@$(MAKE) check $(with_tsan) ONLY='$(or $(ONLY),$(TSAN_ONLY))'
+
+# What tsan and fuzz would build first.
+build-tsan:
+	@$(MAKE) -k all unit-tests $(with_tsan)
+
+build-fuzz:
+	@$(MAKE) -k fuzzers $(with_fuzzer)
 
 fuzz:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
-	@$(MAKE) -k fuzzers BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' \
-	    SANITIZE=fuzzer-no-link,address,undefined || true
+	@$(MAKE) build-fuzz || true
 	@BUILD=build/fuzz ONLY='$(ONLY)' FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
 	    LANES=$(LANES) tests/run --fuzz
 
