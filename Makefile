@@ -87,7 +87,7 @@ TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fano
     http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool_spec \
     http/pool_failure http/pool_process http/pool_stream http/run_in http/shared http/channel \
     http/topic http/evacuation core/exile
-LANES ?= $(shell nproc)
+LANES ?=
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm
@@ -235,12 +235,15 @@ soak:
 # The load generator of some specs stays a fast one.
 unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=
 
+# How many test files run at once: one more where their bounds are multiplied.
+lanes = $(or $(LANES),$(shell echo $$(($$(nproc) + $(if $(SANITIZE),1,0)))))
+
 # Needs the packages. asan and tsan run it on their own builds. A unit test that does not compile is
 # a failed test and does not keep the others from running.
 check: all
 	@$(MAKE) -k unit-tests || true
 	@$(MAKE) -k bench-programs $(if $(SANITIZE),$(unsanitized)) || true
-	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES=$(LANES) tests/run
+	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES=$(lanes) tests/run
 
 unit-tests: $(unit_tests)
 	@:
@@ -268,7 +271,7 @@ fuzz:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) build-fuzz || true
 	@BUILD=build/fuzz ONLY='$(ONLY)' FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
-	    LANES=$(LANES) tests/run --fuzz
+	    LANES=$(lanes) tests/run --fuzz
 
 fuzzers: $(fuzzers)
 	@:
