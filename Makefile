@@ -87,6 +87,7 @@ TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fano
     http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool_spec \
     http/pool_failure http/pool_process http/pool_stream http/run_in http/shared http/channel \
     http/topic http/evacuation core/exile
+LANES ?=
 BUILD ?= build
 SANITIZE ?=
 SUITE ?= bookworm
@@ -164,7 +165,7 @@ lua_files = $(wildcard lua apps conf tests) \
     $(shell grep -ls '^\#!.*luajit' tests/run tests/bench/run)
 
 .PHONY: all serve test soak bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
-        format asan tsan fuzz bench install uninstall clean check-fresh help FORCE
+        format asan tsan build-tsan build-fuzz fuzz bench install uninstall clean check-fresh help FORCE
 
 all: $(BUILD)/fasterlua $(driver_programs)
 
@@ -234,31 +235,43 @@ soak:
 # The load generator of some specs stays a fast one.
 unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=
 
+# How many test files run at once: one more where their bounds are multiplied.
+lanes = $(or $(LANES),$(shell echo $$(($$(nproc) + $(if $(SANITIZE),1,0)))))
+
 # Needs the packages. asan and tsan run it on their own builds. A unit test that does not compile is
 # a failed test and does not keep the others from running.
 check: all
 	@$(MAKE) -k unit-tests || true
 	@$(MAKE) -k bench-programs $(if $(SANITIZE),$(unsanitized)) || true
-	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES='$(if $(SANITIZE),$(shell nproc),1)' tests/run
+	@BUILD='$(BUILD)' ONLY='$(ONLY)' LANES=$(lanes) tests/run
 
 unit-tests: $(unit_tests)
 	@:
 
+with_asan = BUILD=build/asan CC=clang OPTIMIZE='-O1 -g' SANITIZE=address,undefined
+with_tsan = BUILD=build/tsan CC=clang OPTIMIZE='-O1 -g' SANITIZE=thread
+with_fuzzer = BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' SANITIZE=fuzzer-no-link,address,undefined
+
 asan:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
-	@$(MAKE) check BUILD=build/asan CC=clang OPTIMIZE='-O1 -g' SANITIZE=address,undefined
+	@$(MAKE) check $(with_asan)
 
 tsan:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
-	@$(MAKE) check BUILD=build/tsan CC=clang OPTIMIZE='-O1 -g' SANITIZE=thread \
-	    ONLY='$(or $(ONLY),$(TSAN_ONLY))'
+	@$(MAKE) check $(with_tsan) ONLY='$(or $(ONLY),$(TSAN_ONLY))'
+
+# What tsan and fuzz would build first.
+build-tsan:
+	@$(MAKE) -k all unit-tests $(with_tsan)
+
+build-fuzz:
+	@$(MAKE) -k fuzzers $(with_fuzzer)
 
 fuzz:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
-	@$(MAKE) -k fuzzers BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' \
-	    SANITIZE=fuzzer-no-link,address,undefined || true
+	@$(MAKE) build-fuzz || true
 	@BUILD=build/fuzz ONLY='$(ONLY)' FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
-	    tests/run --fuzz
+	    LANES=$(lanes) tests/run --fuzz
 
 fuzzers: $(fuzzers)
 	@:

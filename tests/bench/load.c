@@ -12,7 +12,8 @@
  *     slowloris    each connection sends one byte of a head that never ends every second
  *     stalled      each connection sends a request, reads nothing for `seconds`, then all there is
  *     reconnect    each client sends request after request (`pause` ms between, close=1 for one
- *                  per connection) and connects again when a connection fails
+ *                  per connection) and connects again when a connection fails; SIGTERM ends it
+ *                  before its time
  *
  * Keys: clients seconds rate path pause timeout idle wait warm close. All is bounded: clients
  * 20,000, rate 200,000, times 120 s; `timeout` is how long answers are awaited at the end. */
@@ -21,6 +22,7 @@
 #include <inttypes.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -549,10 +551,20 @@ static void reconnect_closed(load_run *load, load_client *client)
     if (!load->is_ending) client_sleep(load, client, client->streak > 1 ? 10 * millisecond : 1);
 }
 
+static volatile sig_atomic_t is_told_to_end;
+
+static void end_early(int signal)
+{
+    (void)signal;
+    is_told_to_end = 1;
+}
+
 static void reconnect_run(load_run *load)
 {
+    struct sigaction action = {.sa_handler = end_early};
+    if (sigaction(SIGTERM, &action, NULL) < 0) die("sigaction");
     uint64_t until = load->now + load->seconds * second;
-    while (load->now < until) {
+    while (load->now < until && !is_told_to_end) {
         connect_more(load);
         load_turn(load, until);
     }

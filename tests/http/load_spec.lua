@@ -188,11 +188,14 @@ support.describe_server("a reload", {
   it("loses no request, fifty times over", function()
     local server, count = get_server(), is_sanitized and 5 or 50
     local job = start_load(server, "reconnect",
-      { clients = 32, seconds = 30, pause = 2, path = "/plaintext", timeout = 10 })
+      { clients = 32, seconds = 120, pause = 2, path = "/plaintext", timeout = 10 })
     for _ = 1, count do
       reload(server)
       process.sleep(0.05)
     end
+    support.eventually(function() return #server:pids() == 1 end, 10) -- the old ones have drained
+    process.sleep(1)
+    assert.is_true(process.signal(job.pid, "TERM"))
     local result = finish_load(job)
     assert.equal(0, result.connect_failures)
     assert.equal(0, result.unanswered + result.cut + result.timed_out)

@@ -39,7 +39,10 @@ function M.snapshot(server)
   return { descriptors = descriptors, count = count - spare_descriptors(server:metrics()) }
 end
 
+-- Descriptors first: the question for metrics has one, which the server may keep for a moment after
+-- its answer.
 local function what_is_left(server, before)
+  local descriptors, count = server:fds()
   local metrics = server:metrics()
   for _, name in ipairs { "in_flight", "connections", "tasks" } do
     local left = gauge(metrics, name)
@@ -47,7 +50,6 @@ local function what_is_left(server, before)
       return ("%s is %d"):format(name, left)
     end
   end
-  local descriptors, count = server:fds()
   count = count - spare_descriptors(metrics)
   if count > before.count then
     local new = {}
