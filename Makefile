@@ -63,6 +63,8 @@ uvicorn                 a peer
 python3-uvloop          a peer
 python3-httptools       a peer
 nodejs                  a peer
+postgresql              the database of peers and ours
+python3-asyncpg         a peer's driver
 endef
 
 define fresh_packages
@@ -283,9 +285,10 @@ bench:
 
 # Peers from npm, where there is npm; the benchmark says what it skips.
 bench-peers:
-	@if command -v npm >/dev/null && [ ! -d $(BUILD)/bench/npm/node_modules ]; then \
+	@if command -v npm >/dev/null && ! cmp -s tests/bench/peers/package-lock.json \
+	        $(BUILD)/bench/npm/package-lock.json; then \
 	    mkdir -p $(BUILD)/bench/npm && cp tests/bench/peers/package*.json $(BUILD)/bench/npm && \
-	    cd $(BUILD)/bench/npm && npm ci --ignore-scripts --omit=optional >/dev/null || true; fi
+	    cd $(BUILD)/bench/npm && npm ci --ignore-scripts >/dev/null || rm -f package-lock.json; fi
 
 bench-programs: $(bench_programs)
 	@:
