@@ -149,7 +149,7 @@ static void print_time(char *text, size_t size, int64_t time)
 
 static int read_date(fl_buffer *out, fl_slice bytes)
 {
-    char text[32];
+    char text[40];
     if (bytes.size != 4) return UV_EPROTO;
     fl_pg_reader reader = fl_pg_reader_of(bytes);
     int32_t days = (int32_t)fl_pg_read_int32(&reader);
@@ -172,7 +172,7 @@ static int read_time(fl_buffer *out, fl_slice bytes)
 
 static void print_timestamp(char *text, size_t size, int64_t at, const char *zone)
 {
-    char date[32], time[32];
+    char date[40], time[32];
     int64_t days = at / DAY, rest = at % DAY;
     if (rest < 0) {
         days--;

@@ -13,7 +13,8 @@
 #include "streaming.h"
 
 #define RUNS_MOST 3
-#define CANCEL_PATIENCE 5000 /* ms until a connection that does not cancel is closed */
+#define CONFIRMED UINT64_C(1000000000) /* ns that types are not asked for again */
+#define CANCEL_PATIENCE 5000           /* ms until a connection that does not cancel is closed */
 
 typedef enum { DONE, WAITS, FAILED } written;
 
@@ -499,11 +500,15 @@ static bool is_code(const fl_pg_error *error, const char *code)
     return fl_slice_equal(error->code, fl_slice_from_string(code));
 }
 
+static bool is_class(const fl_pg_error *error, const char *start)
+{
+    size_t size = strlen(start);
+    return error->code.size >= size && memcmp(error->code.data, start, size) == 0;
+}
+
 static int status_of(const fl_pg_error *error)
 {
-    bool is_class53 = error->code.size == 5 && memcmp(error->code.data, "53", 2) == 0;
-    bool is_going = error->code.size == 5 && memcmp(error->code.data, "57P0", 4) == 0;
-    return is_class53 || is_going ? 503 : 0;
+    return is_class(error, "53") || is_class(error, "57P0") ? 503 : 0;
 }
 
 void fl_pg_query_refused(fl_query *query, const fl_pg_error *error)
@@ -527,11 +532,24 @@ void fl_pg_query_cancelled(fl_query *query)
     fl_query_done(query);
 }
 
+/* A table that has been made anew may have columns of other types; the server takes the parameters
+ * of what is prepared for what they were. Not asked more often than that it costs nothing. */
+static bool may_be_of_other_types(const fl_pg_connection *self, const fl_pg_query *q,
+                                  const fl_pg_error *error)
+{
+    bool is_about_types = is_class(error, "22") || is_code(error, "42804") ||
+                          is_code(error, "42883") || is_code(error, "42846");
+    const fl_pg_known *known = q->answering < q->query.call_count ? q->known[q->answering] : NULL;
+    if (!is_about_types || !known || known->parameter_count == 0) return false;
+    return known->confirmed == 0 || now_of(self) - known->confirmed > CONFIRMED;
+}
+
 /* Whether its plan, or what we took its parameters and columns for, is of an older schema. */
-static bool is_stale(const fl_pg_query *q, const fl_pg_error *error)
+static bool is_stale(const fl_pg_connection *self, const fl_pg_query *q, const fl_pg_error *error)
 {
     if (q->is_fresh) return false;
     if (is_code(error, "0A000") || is_code(error, "26000")) return true;
+    if (may_be_of_other_types(self, q, error)) return true;
     const fl_pg_entry *entry = q->parsing;
     return q->is_mismatched || (entry && entry->call == q->answering && entry->known);
 }
@@ -550,7 +568,7 @@ static bool may_run_again(const fl_pg_connection *self, const fl_pg_query *q)
 
 static void query_failed(fl_pg_connection *self, fl_pg_query *q, const fl_pg_error *error)
 {
-    bool stale = is_stale(q, error), again = may_run_again(self, q);
+    bool stale = is_stale(self, q, error), again = may_run_again(self, q);
     if (q->item.kind != FL_PG_ITEM_COPY && stale && q->answering < q->query.call_count)
         unlearn(self, q->query.calls[q->answering].statement);
     drop_parsing(self, q);
@@ -621,6 +639,7 @@ static void check_known(fl_pg_query *q, fl_pg_entry *entry, fl_pg_known *known)
 static void described(fl_pg_connection *self, fl_pg_query *q, fl_pg_known *known)
 {
     fl_pg_entry *entry = q->parsing;
+    if (q->is_fresh) known->confirmed = now_of(self);
     learn(entry->statement, known);
     if (entry->known) {
         check_known(q, entry, known);

@@ -168,11 +168,28 @@ static void try_to_connect(fl_pg *pg, bool is_shared)
     pause_until(pg, CROWDED_PAUSE);
 }
 
+static bool could_share(const fl_query *query)
+{
+    return query && (query->kind == FL_QUERY_RUN || query->kind == FL_QUERY_BATCH);
+}
+
+/* The first shared one is there before it is known whose statements are fast. */
+static bool wants_first_shared(const fl_pg *pg)
+{
+    return count_connections(pg, true).all == 0 && may_connect(pg);
+}
+
+static bool wants_shared(const fl_pg *pg)
+{
+    connection_count count = count_connections(pg, true);
+    if (count.all >= pg->shared_most || count.connecting || !may_connect(pg)) return false;
+    return pg->fast.first || (count.all == 0 && could_share(pg->slow.first));
+}
+
 static void connect_more(fl_pg *pg)
 {
-    connection_count shared = count_connections(pg, true), own = count_connections(pg, false);
-    if (pg->fast.first && shared.all < pg->shared_most && shared.connecting == 0 && may_connect(pg))
-        try_to_connect(pg, true);
+    connection_count own = count_connections(pg, false);
+    if (wants_shared(pg)) try_to_connect(pg, true);
     unsigned wanted = 0;
     for (const fl_query *each = pg->slow.first; each && wanted < pg->db.pool; each = each->next)
         wanted++;
@@ -291,6 +308,7 @@ void fl_pg_pool_submit(fl_pg *pg, fl_query *query)
     if (!fast && !pg->slow.first && !connection) connection = find_idle(pg);
     fl_pg_query_of(query)->is_fast = fast;
     if (connection) {
+        if (could_share(query) && wants_first_shared(pg)) try_to_connect(pg, true);
         assign(connection, query);
         return;
     }
