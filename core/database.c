@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,7 @@ void fl_db_close_all(fl_state *state)
 {
     for (fl_db *db = state->databases, *next; db; db = next) {
         next = db->next;
+        fl_deadline_stop(&db->idle);
         db->driver->close(db);
         fl_db_free(db);
     }
@@ -152,6 +154,24 @@ void fl_query_submit(fl_query *query, uint64_t timeout)
     }
 }
 
+/* The thread of a pool may sleep more deeply when no socket is left to be looked after. */
+static void look_for_idle(fl_deadline *deadline)
+{
+    fl_db *db = (fl_db *)((char *)deadline - offsetof(fl_db, idle));
+    fl_thread *thread = db->state->thread;
+    db->driver->close_idle(db);
+    if (thread->ended) thread->ended(thread);
+}
+
+/* Web threads keep theirs: there will be more requests. */
+static void expect_idle(fl_db *db)
+{
+    if (!db->state->is_pooled || !db->driver->close_idle) return;
+    db->idle.state = db->state;
+    fl_deadline_stop(&db->idle);
+    fl_thread_start_deadline(db->state->thread, &db->idle, db->idle_timeout + 1, look_for_idle);
+}
+
 /* One that nobody waits for any more goes back at once. */
 static void settle_session(fl_query *query)
 {
@@ -168,6 +188,7 @@ void fl_query_done(fl_query *query)
     query->db->pending--;
     if (query->error.message) query->db->errors++;
     settle_session(query);
+    expect_idle(query->db);
     tell(query);
     fl_query_release(query);
 }
@@ -259,6 +280,7 @@ void fl_session_release(fl_session *session)
     if (!session->held) return;
     session->held = false;
     session->db->driver->release(session);
+    expect_idle(session->db);
 }
 
 void fl_session_drop(fl_session *session)

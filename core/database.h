@@ -144,6 +144,7 @@ struct fl_db {
     uint64_t pending_most;    /* queries */
     uint64_t pending;
     uint64_t queries, errors, reconnects;
+    fl_deadline idle; /* database.c's own: of a pool's state, when connections may have become so */
 };
 
 /* For drivers. */

@@ -24,9 +24,17 @@ void fl_pool_thread_run_loop(fl_pool_thread *self, uv_run_mode mode)
 }
 
 /* A process may end while it has nothing to do. */
+/* A connection that a job has opened is looked after until it has been closed as idle. */
+static bool waits_for_sockets(const fl_pool_thread *self)
+{
+    for (unsigned i = 0; i < self->thread.state_count; i++)
+        if (self->thread.states[i] && self->thread.states[i]->readiness) return true;
+    return false;
+}
+
 bool fl_pool_thread_may_sleep(const fl_pool_thread *self)
 {
-    return !self->process && fl_thread_is_quiet(&self->thread);
+    return !self->process && fl_thread_is_quiet(&self->thread) && !waits_for_sockets(self);
 }
 
 /* A loop that does not run must not be stopped: its next run would end before it begins. */

@@ -3,6 +3,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "bind/channel.h"
 #include "bind/compress.h"
@@ -336,12 +337,25 @@ static int keep_module_function(lua_State *L, const char *module, const char *fi
     return reference;
 }
 
+/* LuaJIT begins every state with the same numbers. */
+static void seed_random(lua_State *L)
+{
+    uint32_t seed = 0;
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed)) seed = (uint32_t)uv_hrtime();
+    lua_getglobal(L, "math");
+    lua_getfield(L, -1, "randomseed");
+    lua_pushnumber(L, seed);
+    lua_call(L, 1, 0);
+    lua_pop(L, 1);
+}
+
 /* Everything but the app. Runs protected. */
 static int load_framework(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
     fl_modules *modules = fl_server_modules(state->thread->server);
     luaL_openlibs(L);
+    seed_random(L);
     if (luaL_dostring(L, jit_options)) return lua_error(L);
     set_paths(L, state->thread->settings, state->app);
     fl_modules_install(modules, L);

@@ -24,6 +24,11 @@ uint64_t fl_thread_cpu_time(const fl_thread *thread)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+uint64_t fl_thread_waited(fl_thread *thread)
+{
+    return uv_metrics_idle_time(&thread->loop);
+}
+
 void fl_thread_tick(fl_thread *thread)
 {
     thread->now = uv_hrtime();
@@ -307,6 +312,7 @@ int fl_thread_init(fl_thread *thread, void *owner)
 {
     int status = uv_loop_init(&thread->loop);
     if (status < 0) return status;
+    (void)uv_loop_configure(&thread->loop, UV_METRICS_IDLE_TIME);
     thread->alarm_at = UINT64_MAX;
     uv_timer_init(&thread->loop, &thread->alarm);
     uv_prepare_init(&thread->loop, &thread->prepare);

@@ -118,6 +118,7 @@ void fl_thread_end_loop(fl_thread *thread); /* closes states, mailbox and all ha
 void fl_thread_start_deadline(fl_thread *thread, fl_deadline *deadline, uint64_t milliseconds,
                               fl_deadline_callback callback); /* from now */
 void fl_thread_task_ready(fl_thread *thread);                 /* something is in a run queue */
+uint64_t fl_thread_waited(fl_thread *thread); /* ns that its loop has slept in all */
 /* Any thread, once it has begun: ns of processor time that it has used. */
 uint64_t fl_thread_cpu_time(const fl_thread *thread);
 

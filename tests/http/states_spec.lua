@@ -46,6 +46,10 @@ end)
 
 -- What a fresh state costs: the pool makes one for each job.
 local fresh = fl.state_pool { name = "fresh", size = 1, recycle_after = 1 }
+local function draw() return math.random(1, 2 ^ 30) end
+app:get("/draw", function()
+  return { await(fresh:run(draw)), await(fresh:run(draw)), await(fresh:run(draw)) }
+end)
 local function nothing() return collectgarbage("count") end
 app:get("/fresh/{count:int}", function(req)
   local kilobytes
@@ -84,6 +88,11 @@ support.describe_server("sixty-four states in a process", { app = app,
     local name = 'fasterlua_pool_jit_flushes_total{app="%s",pool="many"}'
     name = name:format(get_server().app_dir:match("[^/]*$"))
     assert.equal(0, assert(after[name], "no such metric: " .. name) - before[name])
+  end)
+
+  it("draw random numbers of their own", function()
+    local drawn = get_server():get("/draw"):json()
+    assert.is_true(drawn[1] ~= drawn[2] and drawn[2] ~= drawn[3] and drawn[1] ~= drawn[3])
   end)
 
   it("are made anew in a few milliseconds and take little memory", function()

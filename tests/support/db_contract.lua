@@ -537,6 +537,25 @@ local function db_contract(title, d, define)
         return wrong]])
     end)
 
+    it("is left by the states of pools some time after their last query", function()
+      local function in_pool(code)
+        return run([[return await(fl.run_in_state(function(location)
+          local own = require "fasterlua"
+          local handle = own.db(location, { idle_timeout = 0.2 })
+          %s
+          return handle:stats().connections
+        end, url))]], code)
+      end
+      in_pool 'own.await(handle:value "select 1")'
+      support.eventually(function()
+        return in_pool "" == 0
+      end, 5)
+      run [[return await(fl.run_in_state(function(location)
+        local own = require "fasterlua"
+        return own.await(own.db(location, { idle_timeout = 0.2 }):value "select 1")
+      end, url))]]
+    end)
+
     it("tells what it has", function()
       local stats = run "return db:stats()"
       assert.is_true(stats.queries > 0)

@@ -14,6 +14,7 @@
 
 #define RUNS_MOST 3
 #define CONFIRMED UINT64_C(1000000000) /* ns that types are not asked for again */
+#define BUSY_SHARE 8                   /* of the time that a busy loop measures, this part counts */
 #define CANCEL_PATIENCE 5000           /* ms until a connection that does not cancel is closed */
 
 typedef enum { DONE, WAITS, FAILED } written;
@@ -21,6 +22,12 @@ typedef enum { DONE, WAITS, FAILED } written;
 static uint64_t now_of(const fl_pg_connection *self)
 {
     return fl_db_now(&self->pg->db);
+}
+
+static void begin_head(fl_pg_connection *self)
+{
+    self->head_since = now_of(self);
+    self->head_waited = fl_thread_waited(self->pg->db.state->thread);
 }
 
 /* items */
@@ -325,7 +332,7 @@ static void write_item(fl_pg_connection *self, fl_pg_item *item)
 {
     item->began_at = self->sent + fl_pg_connection_unwritten(self);
     item->is_written = true;
-    if (item == self->first) self->head_since = now_of(self);
+    if (item == self->first) begin_head(self);
     fl_buffer_slice(&self->out,
                     fl_slice_of(self->prepared.closing.data, self->prepared.closing.size));
     fl_buffer_reset(&self->prepared.closing, 1024);
@@ -383,7 +390,7 @@ void fl_pg_exchange_add(fl_pg_connection *self, fl_query *query)
 static void after_item(fl_pg_connection *self)
 {
     fl_pg_item *item = self->first;
-    self->head_since = now_of(self);
+    begin_head(self);
     if (item && item->is_written && item->query && item->query->is_cancelling)
         fl_pg_exchange_cancel_first(self);
     if (self->phase != FL_PG_READY) return;
@@ -401,12 +408,23 @@ static void leave_session(fl_pg_connection *self, fl_query *query)
     fl_pg_exchange_reset(self);
 }
 
+/* What the loop did meanwhile is not the statement's time; but it may have been busy while a slow
+ * one ran, so that is not left out altogether. */
+static uint64_t time_taken(const fl_pg_connection *self)
+{
+    uint64_t all = now_of(self) - self->head_since;
+    uint64_t waited = fl_thread_waited(self->pg->db.state->thread);
+    uint64_t asleep = waited > self->head_waited ? waited - self->head_waited : 0;
+    if (asleep > all) asleep = all; /* another thread's loop, since it has moved */
+    return asleep > all / BUSY_SHARE ? asleep : all / BUSY_SHARE;
+}
+
 static void take_time(fl_pg_connection *self, fl_query *query)
 {
     if (query->kind != FL_QUERY_RUN || query->error.message || query->cancelled) return;
     fl_statement *statement = query->calls[0].statement;
     bool was_known = statement->p95 != 0;
-    fl_statement_took(statement, now_of(self) - self->head_since);
+    fl_statement_took(statement, time_taken(self));
     if (!was_known && statement->p95) fl_pg_pool_learned(self->pg, statement);
 }
 

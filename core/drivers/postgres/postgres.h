@@ -130,6 +130,7 @@ struct fl_pg_connection {
     unsigned items;
     uint64_t since, idle_since; /* ns: connected, without items */
     uint64_t head_since;        /* ns: the server has come to the first item */
+    uint64_t head_waited;       /* ns: what the loop had slept until then */
     fl_pg_item *writer;         /* it has more to write before others may; NULL: none */
     fl_buffer parameters;       /* a ParameterDescription, until the RowDescription comes */
     fl_pg_prepared prepared;
