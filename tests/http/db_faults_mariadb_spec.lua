@@ -15,6 +15,9 @@ db_faults("fl.db on MariaDB, when things break:", {
     return ("select repeat('x', %d)"):format(size)
   end,
   open_transactions = "select count(*) from information_schema.innodb_trx",
+  activity = "select trx_started, trx_state, coalesce(trx_query, ''), command, time, "
+    .. "coalesce(info, '') from information_schema.innodb_trx left join "
+    .. "information_schema.processlist on id = trx_mysql_thread_id",
   running = "select count(*) from information_schema.processlist where info like "
     .. "'select sleep(%'",
   bad_url = function(database)

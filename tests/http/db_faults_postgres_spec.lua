@@ -16,6 +16,8 @@ db_faults("fl.db on PostgreSQL, when things break:", {
   end,
   open_transactions = "select count(*) from pg_stat_activity where state like 'idle in%' "
     .. "and pid <> pg_backend_pid()",
+  activity = "select state, query, now() - state_change from pg_stat_activity "
+    .. "where state like 'idle in%'",
   running = "select count(*) from pg_stat_activity where state = 'active' "
     .. "and query like '%pg_sleep%' and pid <> pg_backend_pid()",
   bad_url = function(database)

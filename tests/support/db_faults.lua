@@ -27,6 +27,7 @@ local OUTAGE = 2 -- seconds that the database is away, once
 ---@field series fun(count: integer): string a SELECT of so many rows, whose column n counts from 1
 ---@field text fun(size: integer): string a SELECT of so many bytes
 ---@field open_transactions string SQL: how many there are
+---@field activity string SQL: what they are, for messages
 ---@field running string SQL: how many statements that sleep are running
 ---@field bad_url fun(database: support.database): string its URL with a wrong password
 ---@field refusals fun(database: support.database): integer how often it has refused a password
@@ -161,6 +162,14 @@ local function count_of(database, sql)
   return tonumber(database:query(sql)[1][1])
 end
 
+local function wait_for_none(database, d)
+  eventually(function()
+    local count = count_of(database, d.open_transactions)
+    return count == 0 or error(("%d transactions are open: %s"):format(count,
+      table.concat(database:query(d.activity)[1] or {}, " | ")), 0)
+  end)
+end
+
 -- What a load has seen: right numbers, and 503 that say when to come again; nothing else.
 local function judge(results)
   local seen = { answers = 0, refusals = 0, slowest = 0 }
@@ -242,9 +251,7 @@ local function describe_faults(d, get_database)
         name, columns)
     end
     local function expect_quiet()
-      eventually(function()
-        return count_of(get_database(), d.open_transactions) == 0
-      end)
+      wait_for_none(get_database(), d)
     end
 
     busted.before_each(function()
@@ -747,9 +754,10 @@ local function describe_restarts(d, get_database)
     options.flags = { "--threads", "2" }
     return options
   end, function(get_server)
+    local connections
     it("is missed for a moment, and answers nobody wrongly", function()
       local server, database = get_server(), get_database()
-      local connections = database:connections()
+      connections = database:connections()
       local clients = load.start(server, { path = "/number/%d", clients = 16 })
       local slowest = 0
       sleep(0.3)
@@ -780,7 +788,7 @@ local function describe_restarts(d, get_database)
 
     it("fails no request when the server itself is replaced", function()
       local server, database = get_server(), get_database()
-      local old, connections = server:server_pid(), database:connections()
+      local old = server:server_pid()
       local clients = load.start(server, { path = "/number/%d", clients = 16 })
       sleep(0.3)
       server:signal("HUP")
@@ -883,7 +891,7 @@ local function describe_evacuation(d, get_database)
 
     local function expect_rolled_back()
       local from = now()
-      eventually(function() return count_of(get_database(), d.open_transactions) == 0 end)
+      wait_for_none(get_database(), d)
       report("%s: rolled back after %.0f ms", d.server, (now() - from) * 1000)
       assert.is_true(now() - from < slowdown, now() - from)
       get_database():query "update held set n = n + 10"
