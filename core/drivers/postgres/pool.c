@@ -281,6 +281,7 @@ void fl_pg_pool_serve(fl_pg *pg)
 {
     fl_pg_connection *connection;
     if (pg->is_serving || pg->is_closing) return;
+    if (!pg->waiting && !fl_deadline_started(&pg->clock)) return;
     pg->is_serving = true;
     while (pg->fast.first && (connection = find_shared(pg)))
         assign_waiting(connection, pg->fast.first);
