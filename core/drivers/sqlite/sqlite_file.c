@@ -156,7 +156,7 @@ void fl_sqlite_file_release(fl_sqlite_file *file)
 
 /* who reads */
 
-static bool is_quick(const fl_sqlite_job *job)
+bool fl_sqlite_file_is_quick(const fl_sqlite_job *job)
 {
     if (job->kind != FL_QUERY_RUN) return false;
     uint32_t took = atomic_load_explicit(&job->calls[0].text->took, memory_order_relaxed);
@@ -166,11 +166,11 @@ static bool is_quick(const fl_sqlite_job *job)
 /* Whether those that are awake will be there soon: waking one costs more than a quick statement. */
 static bool is_enough(const fl_sqlite_file *file)
 {
-    unsigned awake = file->readers - file->idle_readers;
+    unsigned soon = file->readers - file->idle_readers - file->slow_readers;
     const fl_sqlite_job *first = file->reads.first;
     if (!first) return true;
-    if (awake == 0 || file->reads.count > awake * QUICK_IN_LINE || !is_quick(first)) return false;
-    return file->reads.count == 1 || uv_hrtime() - first->queued < LONG_WAIT;
+    if (file->reads.count > soon * QUICK_IN_LINE || !fl_sqlite_file_is_quick(first)) return false;
+    return uv_hrtime() - first->queued < LONG_WAIT;
 }
 
 void fl_sqlite_file_help(fl_sqlite_file *file)

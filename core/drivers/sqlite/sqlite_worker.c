@@ -66,6 +66,17 @@ static bool idle(fl_sqlite_worker *worker)
     return needed;
 }
 
+/* With the lock. */
+static void mark(fl_sqlite_worker *worker, bool is_slow)
+{
+    if (worker->is_slow == is_slow) return;
+    worker->is_slow = is_slow;
+    if (is_slow)
+        worker->file->slow_readers++;
+    else
+        worker->file->slow_readers--;
+}
+
 /* A statement takes its time, and others may be waiting behind it. */
 static void is_busy(void *data)
 {
@@ -73,9 +84,10 @@ static void is_busy(void *data)
     fl_sqlite_file *file = worker->file;
     if (atomic_load_explicit(&file->reads_waiting, memory_order_relaxed) == 0) return;
     uint64_t now = uv_hrtime();
-    if (now - worker->asked_for_help < HELP_AFTER) return;
-    worker->asked_for_help = now;
+    if (now - worker->looked_round < HELP_AFTER) return;
+    worker->looked_round = now;
     pthread_mutex_lock(&file->lock);
+    mark(worker, true);
     fl_sqlite_file_help(file);
     pthread_mutex_unlock(&file->lock);
 }
@@ -220,7 +232,7 @@ void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
     connection->job = job;
     connection->wait_until = job->wait_until;
     connection->waited_out = false;
-    worker->asked_for_help = 0;
+    worker->looked_round = uv_hrtime();
     if (fl_sqlite_job_is_stopped(job)) {
         fl_sqlite_error_set(&job->error, "cancelled", 0, "the query was cancelled");
         return;
@@ -490,6 +502,7 @@ static void read_next(fl_sqlite_worker *worker)
     fl_sqlite_file *file = worker->file;
     fl_sqlite_job *job = fl_sqlite_queue_take(&file->reads);
     atomic_store_explicit(&file->reads_waiting, file->reads.count, memory_order_relaxed);
+    mark(worker, !fl_sqlite_file_is_quick(job));
     fl_sqlite_file_help(file);
     if (open_reader(worker, job)) read_alone(worker, job);
 }
@@ -498,6 +511,7 @@ static void read_all(fl_sqlite_worker *worker)
 {
     fl_sqlite_file *file = worker->file;
     while (!atomic_load(&file->ending) || worker->seat) {
+        mark(worker, worker->seat != NULL);
         if (worker->seat)
             serve(worker);
         else if (file->reads.first)
@@ -505,6 +519,7 @@ static void read_all(fl_sqlite_worker *worker)
         else if (!idle(worker) && !file->reads.first)
             break;
     }
+    mark(worker, false);
 }
 
 /* the thread */

@@ -15,10 +15,11 @@ struct fl_sqlite_worker {
     fl_sqlite_worker *next; /* of the readers that sleep */
     fl_sqlite_file *file;   /* held */
     pthread_cond_t wake;
-    bool sleeps, is_listed;  /* among the readers that sleep */
-    fl_sqlite_seat *seat;    /* held: whose the connection is; NULL: everybody's */
-    uint64_t asked_for_help; /* ns */
-    int pages_seen;          /* in the write-ahead log, when a checkpoint was last thought of */
+    bool sleeps, is_listed; /* among the readers that sleep */
+    fl_sqlite_seat *seat;   /* held: whose the connection is; NULL: everybody's */
+    bool is_slow;           /* a reader that is counted as such */
+    uint64_t looked_round;  /* ns, while a statement runs */
+    int pages_seen;         /* in the write-ahead log, when a checkpoint was last thought of */
     fl_sqlite_connection connection;
 };
 
