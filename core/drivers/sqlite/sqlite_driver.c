@@ -70,7 +70,9 @@ static fl_sqlite_link *link_of(fl_sqlite *self)
 
 static int open_db(fl_db *db, char *why, size_t why_size)
 {
-    return fl_sqlite_options_read(&((fl_sqlite *)db)->options, db, why, why_size);
+    fl_sqlite *self = (fl_sqlite *)db;
+    fl_sqlite_queue_init(&self->unsent);
+    return fl_sqlite_options_read(&self->options, db, why, why_size);
 }
 
 static void take_out(fl_query *query)
@@ -105,6 +107,7 @@ static void close_db(fl_db *db)
 {
     fl_sqlite *self = (fl_sqlite *)db;
     while (self->first) abandon(self, (fl_sqlite_query *)self->first);
+    fl_turn_end_stop(&self->sending);
     if (self->link) {
         unlink_file(self->link);
         fl_sqlite_file_wait(self->link->file);
@@ -220,6 +223,13 @@ static bool find_path(fl_query *query, fl_sqlite_job *job)
     return size >= 0;
 }
 
+/* All at once: threads are woken once for all that the loop's turn has asked for. */
+static void send_all(fl_turn_end *sending)
+{
+    fl_sqlite *self = (fl_sqlite *)((char *)sending - offsetof(fl_sqlite, sending));
+    fl_sqlite_file_submit(self->link->file, &self->unsent);
+}
+
 static void submit(fl_query *query)
 {
     fl_sqlite *self = (fl_sqlite *)query->db;
@@ -234,7 +244,8 @@ static void submit(fl_query *query)
     put_in(self, query);
     be_patient(asked);
     fl_sqlite_job_hold(job);
-    fl_sqlite_file_submit(self->link->file, job);
+    fl_sqlite_queue_push(&self->unsent, job);
+    if (!self->sending.link) fl_turn_end_start(&self->sending, self->db.state, send_all);
 }
 
 static void cancel(fl_query *query)

@@ -43,8 +43,8 @@ void fl_sqlite_file_wait(fl_sqlite_file *file);  /* *loop*: until its threads ha
 void fl_sqlite_file_hold(fl_sqlite_file *file);
 void fl_sqlite_file_release(fl_sqlite_file *file);
 
-/* Takes over a reference to the job. */
-void fl_sqlite_file_submit(fl_sqlite_file *file, fl_sqlite_job *job);
+/* Empties the queue, which is the caller's own. */
+void fl_sqlite_file_submit(fl_sqlite_file *file, fl_sqlite_queue *jobs);
 /* true: nobody had taken it up, and the queue's reference is the caller's. */
 bool fl_sqlite_file_withdraw(fl_sqlite_file *file, fl_sqlite_job *job);
 

@@ -22,7 +22,7 @@ typedef struct fl_sqlite_query fl_sqlite_query;
 /* The text of a statement, for all threads at once; what never changes, but for `took`. */
 typedef struct fl_sqlite_text {
     _Atomic unsigned references;
-    _Atomic uint32_t took; /* µs, of late; 0: not known */
+    _Atomic uint32_t took; /* ns, mostly; 0: not known */
     uint32_t hash;
     fl_sql_kind kind;
     bool inserts, vacuums;   /* by its verb */

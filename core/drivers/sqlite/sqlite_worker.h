@@ -19,7 +19,10 @@ struct fl_sqlite_worker {
     fl_sqlite_seat *seat;   /* held: whose the connection is; NULL: everybody's */
     bool is_slow;           /* a reader that is counted as such */
     uint64_t looked_round;  /* ns, while a statement runs */
-    int pages_seen;         /* in the write-ahead log, when a checkpoint was last thought of */
+    fl_sqlite_job *unsent;  /* jobs that a reader has done, the last one first */
+    unsigned unsent_count;
+    uint64_t unsent_since; /* ns */
+    int pages_seen;        /* in the write-ahead log, when a checkpoint was last thought of */
     fl_sqlite_connection connection;
 };
 
