@@ -370,8 +370,9 @@ describe_sqlite("SQLite in a file", fresh "&readers=4", {}, function(run, get_se
     local problems = run [[
       await(db:exec "insert into named values (1, 1)")
       local list = {}
-      for i, sql in ipairs { "insert into named values (1, 1)", "insert into named values (2, null)",
-          "select * from named where", "attach 'x.db' as x", "pragma wal_checkpoint" } do
+      for i, sql in ipairs { "insert into named values (1, 1)",
+          "insert into named values (2, null)", "select * from named where",
+          "attach 'x.db' as x", "pragma wal_checkpoint" } do
         list[i] = problem_of(function() await(db:exec(sql)) end)
       end
       return list]]
