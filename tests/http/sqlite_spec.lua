@@ -259,6 +259,24 @@ describe_sqlite("SQLite in a file", fresh "&readers=4", {}, function(run, get_se
     assert.is_true(result.took < 1.5 * support.slowdown, result.took)
   end)
 
+  it("stops a count, which is one step of SQLite, and nothing else", function()
+    run [[
+      await(db:exec "create table counted (n integer, t text)")
+      await(db:exec("insert into counted with recursive c(n) as (select 1 union all "
+        .. "select n + 1 from c limit 200000) select n, hex(randomblob(100)) from c"))]]
+    assert.equal(0, run [[
+      local wrong = 0
+      for i = 1, 100 do
+        local stopped = db:value "select count(t) + count(*) from counted"
+        await(fl.sleep(0.001 * (i % 7)))
+        stopped:cancel()
+        for j = 1, 4 do
+          if await(db:value("select ?", i)) ~= i then wrong = wrong + 1 end
+        end
+      end
+      return wrong]])
+  end)
+
   it("gives writers their turn in line, and up when it takes too long", function()
     run 'await(db:exec "create table turns (n integer)")'
     local result = run [[

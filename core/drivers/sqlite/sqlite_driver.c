@@ -98,7 +98,7 @@ static void abandon(fl_sqlite *self, fl_sqlite_query *query)
     take_out(&query->query);
     job->query = NULL;
     query->job = NULL;
-    atomic_store(&job->stopped, true);
+    fl_sqlite_job_stop(job);
     if (fl_sqlite_file_withdraw(self->link->file, job)) fl_sqlite_job_release(job);
     fl_sqlite_job_release(job);
 }
@@ -181,10 +181,13 @@ static void impatient(fl_deadline *deadline)
     fl_sqlite_job_release(job);
 }
 
+/* In a session only what may need another connection waits for one. */
 static void be_patient(fl_sqlite_query *query)
 {
     const fl_db *db = query->query.db;
-    if (db->pool_timeout == 0) return;
+    fl_query_kind kind = query->query.kind;
+    bool is_seated = query->query.session && kind != FL_QUERY_ACQUIRE && kind != FL_QUERY_STREAM;
+    if (db->pool_timeout == 0 || is_seated) return;
     query->patience.state = db->state;
     fl_thread_start_deadline(db->state->thread, &query->patience, db->pool_timeout, impatient);
 }
@@ -253,7 +256,7 @@ static void cancel(fl_query *query)
     fl_sqlite *self = (fl_sqlite *)query->db;
     fl_sqlite_job *job = ((fl_sqlite_query *)query)->job;
     if (!job) return;
-    atomic_store(&job->stopped, true);
+    fl_sqlite_job_stop(job);
     if (!fl_sqlite_file_withdraw(self->link->file, job)) return;
     fl_sqlite_error_set(&job->error, "cancelled", 0, "%s",
                         query->cancelled ? query->cancelled : "the query was cancelled");

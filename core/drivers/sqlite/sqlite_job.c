@@ -1,5 +1,6 @@
 #include "sqlite_job.h"
 
+#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,6 +175,35 @@ void fl_sqlite_job_reset(fl_sqlite_job *job)
     fl_sqlite_error_close(&job->error);
     job->is_misplaced = false;
 }
+
+/* stopping */
+
+enum { WAITS, RUNS, IS_INTERRUPTED, WAS_INTERRUPTED };
+
+void fl_sqlite_job_stop(fl_sqlite_job *job)
+{
+    int expected = RUNS;
+    atomic_store(&job->stopped, true);
+    if (!atomic_compare_exchange_strong(&job->phase, &expected, IS_INTERRUPTED)) return;
+    sqlite3_interrupt(job->running_on);
+    atomic_store(&job->phase, WAS_INTERRUPTED);
+}
+
+void fl_sqlite_job_began(fl_sqlite_job *job, sqlite3 *db)
+{
+    job->running_on = db;
+    atomic_store(&job->phase, RUNS); /* before `stopped` is looked at, as above after it is set */
+}
+
+void fl_sqlite_job_ended(fl_sqlite_job *job)
+{
+    int expected = RUNS;
+    if (atomic_compare_exchange_strong(&job->phase, &expected, WAITS)) return;
+    while (atomic_load(&job->phase) == IS_INTERRUPTED) (void)sched_yield();
+    atomic_store(&job->phase, WAITS);
+}
+
+/* letters */
 
 static fl_sqlite_job *job_of(fl_letter *letter)
 {

@@ -263,6 +263,23 @@ static void run(fl_sqlite_worker *worker, fl_sqlite_job *job)
         (void)fl_sqlite_run_calls(&worker->connection, job);
 }
 
+static void perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    switch (job->kind) {
+    case FL_QUERY_RUN:
+    case FL_QUERY_ACQUIRE: run(worker, job); break;
+    case FL_QUERY_BATCH: batch(worker, job); break;
+    case FL_QUERY_STREAM: begin_stream(worker, job); break;
+    case FL_QUERY_MORE: more(worker, job); break;
+    case FL_QUERY_BACKUP: fl_sqlite_backup_run(&worker->connection, job); break;
+    case FL_QUERY_WAIT:
+    case FL_QUERY_COPY:
+    case FL_QUERY_COPY_DATA:
+    case FL_QUERY_COPY_END:
+    case FL_QUERY_COPY_FAIL: refuse(job); break;
+    }
+}
+
 void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
 {
     fl_sqlite_connection *connection = &worker->connection;
@@ -270,23 +287,12 @@ void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
     connection->wait_until = job->wait_until;
     connection->waited_out = false;
     worker->looked_round = uv_hrtime();
-    if (fl_sqlite_job_is_stopped(job)) {
+    fl_sqlite_job_began(job, connection->db);
+    if (atomic_load(&job->stopped))
         fl_sqlite_error_set(&job->error, "cancelled", 0, "the query was cancelled");
-        return;
-    }
-    switch (job->kind) {
-    case FL_QUERY_RUN:
-    case FL_QUERY_ACQUIRE: run(worker, job); break;
-    case FL_QUERY_BATCH: batch(worker, job); break;
-    case FL_QUERY_STREAM: begin_stream(worker, job); break;
-    case FL_QUERY_MORE: more(worker, job); break;
-    case FL_QUERY_BACKUP: fl_sqlite_backup_run(connection, job); break;
-    case FL_QUERY_WAIT:
-    case FL_QUERY_COPY:
-    case FL_QUERY_COPY_DATA:
-    case FL_QUERY_COPY_END:
-    case FL_QUERY_COPY_FAIL: refuse(job); break;
-    }
+    else
+        perform(worker, job);
+    fl_sqlite_job_ended(job);
     connection->job = NULL;
 }
 
@@ -569,7 +575,7 @@ static void read_all(fl_sqlite_worker *worker)
             break;
     }
     mark(worker, false);
-    send_unlocked(worker);
+    if (worker->unsent) send_unlocked(worker);
 }
 
 /* the thread */
