@@ -102,9 +102,18 @@ void fl_pg_exchange_cancel_first(fl_pg_connection *self)
                              no_answer);
 }
 
+/* A session whose beginning failed is none. */
+static void leave_session(fl_pg_connection *self, fl_query *query)
+{
+    ((fl_pg_session *)query->session)->connection = NULL;
+    self->session = NULL;
+    fl_pg_exchange_reset(self);
+}
+
 static void drop_unwritten(fl_pg_connection *self, fl_query *query)
 {
     fl_pg_item_remove(self, &fl_pg_query_of(query)->item);
+    if (query->kind == FL_QUERY_ACQUIRE) leave_session(self, query);
     fl_pg_query_cancelled(query);
 }
 
@@ -397,14 +406,6 @@ static void after_item(fl_pg_connection *self)
     fl_pg_exchange_pump(self);
     if (!self->first) self->idle_since = now_of(self);
     if (self->is_shared || fl_pg_exchange_is_idle(self)) fl_pg_pool_idle(self);
-}
-
-/* A session whose beginning failed is none. */
-static void leave_session(fl_pg_connection *self, fl_query *query)
-{
-    ((fl_pg_session *)query->session)->connection = NULL;
-    self->session = NULL;
-    fl_pg_exchange_reset(self);
 }
 
 /* What the loop did meanwhile is not the statement's time; but it may have been busy while a slow

@@ -74,7 +74,9 @@ static bool is_usable(const fl_pg_connection *connection, uint64_t now)
     return !connection->first || now < connection->head_since + STALLED;
 }
 
-uint64_t fl_pg_pool_seen_at(const fl_pg *pg)
+/* When the loop had waited last, by its clock of milliseconds: what has come since has come before
+ * anybody looked. */
+static uint64_t seen_at(const fl_pg *pg)
 {
     return uv_now(&pg->db.state->thread->loop) * FL_PG_MILLISECOND;
 }
@@ -82,7 +84,7 @@ uint64_t fl_pg_pool_seen_at(const fl_pg *pg)
 static fl_pg_connection *find_shared(fl_pg *pg)
 {
     fl_pg_connection *best = NULL;
-    uint64_t now = fl_pg_pool_seen_at(pg);
+    uint64_t now = seen_at(pg);
     for (fl_pg_connection *each = pg->connections; each; each = each->next)
         if (is_usable(each, now) && (!best || each->items < best->items)) best = each;
     return best;

@@ -23,7 +23,4 @@ void fl_pg_pool_lost(fl_pg *pg, const fl_pg_connection *connection, const char *
 void fl_pg_pool_idle(fl_pg_connection *connection);
 void fl_pg_pool_learned(fl_pg *pg, const fl_statement *statement); /* how long it takes */
 
-/* ns: when the loop had waited last, by a clock of milliseconds. */
-uint64_t fl_pg_pool_seen_at(const fl_pg *pg);
-
 #endif
