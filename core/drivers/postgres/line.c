@@ -20,6 +20,7 @@ static void release(fl_pg_line *line)
 {
     if (atomic_fetch_sub(&line->references, 1) != 1) return;
     PQfreeCancel(line->cancel);
+    fl_address_release(line->address);
     (void)pthread_mutex_destroy(&line->lock);
     free(line);
 }
@@ -85,7 +86,7 @@ static int start_cancelling(fl_pg_line *line, fl_address *reply,
 
 int fl_pg_line_cancel(fl_pg_line *line, void (*ended)(fl_pg_connection *connection))
 {
-    return start_cancelling(line, line->db->state->address, ended);
+    return start_cancelling(line, line->address, ended);
 }
 
 /* the loan */
@@ -113,7 +114,7 @@ static int lend(fl_pg_line *line)
     line->lease.released = released;
     if (!fl_db_take_connection(line->db)) return UV_EAGAIN;
     atomic_store(&line->references, 2);
-    int status = fl_address_lend(line->db->state->address, &line->lease);
+    int status = fl_address_lend(line->address, &line->lease);
     if (status < 0) {
         atomic_store(&line->references, 1);
         fl_db_give_connection(line->db);
@@ -127,6 +128,8 @@ int fl_pg_line_new(fl_pg_line **out, fl_db *db, fl_pg_connection *connection)
     if (!line) return UV_ENOMEM;
     line->db = db;
     line->connection = connection;
+    line->address = db->state->address;
+    fl_address_hold(line->address);
     line->fd = -1;
     atomic_init(&line->references, 1);
     atomic_init(&line->is_busy, false);
@@ -155,7 +158,7 @@ void fl_pg_line_close(fl_pg_line *line)
     (void)pthread_mutex_lock(&line->lock);
     line->fd = -1;
     (void)pthread_mutex_unlock(&line->lock);
-    if (fl_address_give_back(line->db->state->address, &line->lease)) {
+    if (fl_address_give_back(line->address, &line->lease)) {
         fl_db_give_connection(line->db);
         release(line);
     }

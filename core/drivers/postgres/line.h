@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "address.h"
 #include "database.h"
 #include "lease.h"
 
@@ -21,6 +22,7 @@ typedef struct fl_pg_line {
     fl_lease lease;
     _Atomic unsigned references;
     fl_db *db;
+    fl_address *address;          /* held: the state lets go of it before its connections close */
     fl_pg_connection *connection; /* the loop's; NULL: closed */
     pthread_mutex_t lock;         /* so that nobody shuts down a descriptor that is another's now */
     int fd;                       /* -1: not open */

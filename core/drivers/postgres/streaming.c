@@ -56,10 +56,28 @@ void fl_pg_streaming_end_writing(fl_pg_connection *self, fl_pg_query *q)
     self->writer = is_held ? &q->item : NULL;
 }
 
+/* Nobody wants the rest. What COPY still sends is read and dropped: to cancel it would undo the
+ * transaction that it is in. */
+static void write_no_more(fl_pg_connection *self, fl_pg_query *q)
+{
+    if (self->stream == FL_PG_COPY_OUT) {
+        q->is_deaf = true;
+        self->writer = &q->item;
+        fl_pg_connection_resume(self);
+        return;
+    }
+    self->stream = FL_PG_NO_STREAM;
+    keep_known(self, NULL);
+    fl_pg_write_close(&self->out, 'P', FL_PG_STREAM_PORTAL);
+    fl_pg_write_bare(&self->out, 'S');
+}
+
 static void write_more(fl_pg_connection *self, fl_pg_query *q)
 {
     if (self->stream == FL_PG_NO_STREAM) {
         fl_pg_exchange_finish(self, q);
+    } else if (q->query.piece == 0) {
+        write_no_more(self, q);
     } else if (self->stream == FL_PG_COPY_OUT) {
         self->writer = &q->item;
         fl_pg_connection_resume(self);
