@@ -19,10 +19,11 @@
 /* The password never goes out readable, whatever a server asks for. */
 #define METHODS "mysql_native_password,client_ed25519,caching_sha2_password,sha256_password,parsec"
 
-/* The scanner of statements reads as the server does: no ANSI_QUOTES, alone or in a combination,
- * no NO_BACKSLASH_ESCAPES. */
+/* A stream's reader may be slow. The scanner of statements reads as the server does: no
+ * ANSI_QUOTES, alone or in a combination, no NO_BACKSLASH_ESCAPES. */
 const char fl_mariadb_setup[] =
-    "set autocommit = 1, time_zone = '+00:00', sql_mode = concat('STRICT_TRANS_TABLES,', "
+    "set autocommit = 1, net_write_timeout = 600, time_zone = '+00:00', sql_mode = "
+    "concat('STRICT_TRANS_TABLES,', "
     "replace(replace(replace(replace(replace(replace(replace(replace(@@sql_mode, "
     "'NO_BACKSLASH_ESCAPES', ''), 'ANSI_QUOTES', ''), 'ANSI', ''), 'ORACLE', ''), 'MSSQL', ''), "
     "'DB2', ''), 'MAXDB', ''), 'POSTGRESQL', ''))";
@@ -160,10 +161,10 @@ static int go_on(fl_mariadb_wire *wire, int events)
 
 static void ready(fl_readiness *readiness, int status, int events);
 
-/* The library opens and closes the socket as it likes. */
-static int follow_socket(fl_mariadb_wire *wire)
+/* The library opens and closes the socket as it likes. While it connects, `pvio` is not set yet. */
+static int follow_socket(fl_mariadb_wire *wire, bool waits)
 {
-    int fd = wire->mysql->net.pvio ? mysql_get_socket(wire->mysql) : -1;
+    int fd = waits || wire->mysql->net.pvio ? mysql_get_socket(wire->mysql) : -1;
     bool open = wire->readiness.link != NULL;
     if (fd == (open ? wire->readiness.fd : -1)) return 0;
     fl_readiness_close(&wire->readiness);
@@ -185,7 +186,7 @@ static void end(fl_mariadb_wire *wire)
     if (wire->call == FL_WIRE_FREE) wire->statement = NULL;
     wire->call = FL_WIRE_NOTHING;
     fl_deadline_stop(&wire->patience);
-    if (follow_socket(wire) < 0) wire->status = 1;
+    if (follow_socket(wire, false) < 0) wire->status = 1;
     fl_mariadb_wire_listen(wire, true);
 }
 
@@ -194,7 +195,7 @@ static void impatient(fl_deadline *deadline);
 /* Says whether the call has ended. */
 static bool settle(fl_mariadb_wire *wire, int waits)
 {
-    if (waits != 0 && follow_socket(wire) < 0) {
+    if (waits != 0 && (follow_socket(wire, true) < 0 || wire->fd < 0)) {
         give_up(wire);
         waits = 0;
     }
