@@ -46,9 +46,9 @@ local function problem_of(fn, ...)
   return copy
 end
 
-local function spin(seconds)
-  local stop = clock(3) + seconds
-  repeat until clock(3) >= stop
+local function spin(seconds) -- one long call, which nobody can end
+  local stop, text = clock(3) + seconds, ("a"):rep(3000)
+  repeat text:find(".-.-.-b") until clock(3) >= stop
 end
 
 local opened = {}
@@ -225,7 +225,9 @@ describe_app("MariaDB's driver", {}, nil, function(get_server, run, get_database
       end
       await(gather(list))
       return { timeouts = timeouts, ones = ones }]])
-    assert.equal(0, running_sleeps(get_database()))
+    support.eventually(function()
+      return running_sleeps(get_database()) == 0
+    end)
   end)
 
   it("never stops the statement after the one that was meant", function()
@@ -286,8 +288,8 @@ describe_app("MariaDB's driver", {}, nil, function(get_server, run, get_database
       change "alter table changing add z longtext default 'z'"
       return seen]]
     assert.same({ "a 1, b 2", "a 1, b 2", "b 2", "b 2, c 0.5", "b 2, c 0.5", "b 2, c 0.5",
-      "j json, y y", "j json, y y", "j json, y y",
-      "j json, y y, z z", "j json, y y, z z", "j json, y y, z z" }, seen)
+      "j json, y y", "j json, y y", "j [1], y y", -- the server does not say that it returns JSON
+      "j json, y y, z z", "j json, y y, z z", "j [1], y y, z z" }, seen)
   end)
 
   it("keeps no more statements than it may, and shares what the server allows", function()
@@ -513,7 +515,7 @@ describe_app("MariaDB that comes and goes", { durable = true }, nil, function(ge
   it("fails queries when it is away for longer than they wait, and serves them when it is back",
     function()
       local database = get_database()
-      database:stop()
+      database:kill()
       local answer = run [[
         local began = clock()
         local problem = problem_of(function() await(db:value "select 1") end)
@@ -532,8 +534,7 @@ describe_app("MariaDB that comes and goes", { durable = true }, nil, function(ge
     run 'await(db:value "select 1")'
     get_database():restart()
     for _ = 1, 5 do
-      assert.is_nil(run 'return problem_of(function() await(db:value "select 1") end)'
-        ~= require("support.http").null and nil)
+      assert.equal(1, run 'return await(db:value "select 1")')
     end
   end)
 

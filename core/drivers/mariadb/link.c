@@ -395,9 +395,6 @@ static bool renew(fl_mariadb_link *self)
         return free_handle(self, FL_LINK_EVICTING, handle);
     }
     self->leaving = handle;
-    const MYSQL *mysql = self->wire.mysql; /* it has just been told */
-    if (mysql->field_count == self->width && !set_columns(self, mysql->fields, self->width))
-        return give_up(self);
     return read_row(self);
 }
 
@@ -617,9 +614,14 @@ static bool found_text_more(fl_mariadb_link *self)
 
 /* queries */
 
-static bool is_sent_as_text(const fl_statement *statement)
+/* Of a transaction: an app has it only through the framework. */
+static bool is_command(const fl_statement *statement)
 {
-    return statement->known == &as_text || strcmp(statement->verb, "its own") == 0;
+    static const char *const verbs[] = {"BEGIN",    "START",     "COMMIT",
+                                        "ROLLBACK", "SAVEPOINT", "RELEASE"};
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
+        if (strncmp(statement->verb, verbs[i], strlen(verbs[i])) == 0) return true;
+    return strncmp(statement->text, "set transaction ", 16) == 0; /* of the next one alone */
 }
 
 static bool begin_call(fl_mariadb_link *self)
@@ -628,9 +630,9 @@ static bool begin_call(fl_mariadb_link *self)
     self->prepared_anew = false;
     self->entry = NULL;
     self->query->began = fl_db_now(&self->db->db);
-    bool own = strcmp(call->statement->verb, "its own") == 0;
-    if (call->statement->kind == FL_SQL_SESSION && !own) self->is_dirty = true;
-    if (is_sent_as_text(call->statement)) return send_text(self);
+    bool is_own = call->statement->kind == FL_SQL_SESSION && is_command(call->statement);
+    if (call->statement->kind == FL_SQL_SESSION && !is_own) self->is_dirty = true;
+    if (is_own || call->statement->known == &as_text) return send_text(self);
     if (is_streaming(self)) return prepare(self);
     self->entry = fl_mariadb_prepared_find(&self->prepared, call->statement);
     self->handle = self->entry ? self->entry->handle : NULL;
