@@ -417,7 +417,9 @@ describe_app("MariaDB's driver", {}, nil, function(get_server, run, get_database
     local before = server:rss()
     assert.same({ 45000150000, 300000 }, run(code, 300000))
     local grown = server:rss() - before
-    assert.is_true(grown < 24 * 1024 * 1024 * support.slowdown, "grown by " .. grown)
+    if support.slowdown == 1 then -- sanitizers keep what was freed
+      assert.is_true(grown < 24 * 1024 * 1024, "grown by " .. grown)
+    end
     local began = process.now()
     assert.equal(7, run [[
       for _ = 1, 5 do

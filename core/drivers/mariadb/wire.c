@@ -329,6 +329,7 @@ int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts)
     fl_server *server = counts ? db->state->thread->server : NULL;
     if (server && !fl_db_take_connection(db)) return UV_EMFILE;
     wire->db = db;
+    wire->address = db->state->address;
     wire->server = server;
     wire->fd = -1;
     wire->lease.released = released;
@@ -336,8 +337,9 @@ int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts)
     wire->mysql = mysql_init(NULL);
     int status = wire->mysql ? 0 : UV_ENOMEM;
     pthread_mutex_init(&wire->lock, NULL);
-    if (status == 0) status = fl_address_lend(db->state->address, &wire->lease);
+    if (status == 0) status = fl_address_lend(wire->address, &wire->lease);
     if (status == 0) {
+        fl_address_hold(wire->address); /* the state's own is gone when it closes its databases */
         set_options(wire->mysql, db);
         return 0;
     }
@@ -380,7 +382,8 @@ void fl_mariadb_wire_close(fl_mariadb_wire *wire)
     wire->call = FL_WIRE_NOTHING;
     fl_deadline_stop(&wire->patience);
     fl_readiness_close(&wire->readiness);
-    bool lent = fl_address_give_back(wire->db->state->address, &wire->lease);
+    bool lent = fl_address_give_back(wire->address, &wire->lease);
+    fl_address_release(wire->address);
     mysql_close(wire->mysql);
     wire->mysql = NULL;
     wire->fd = -1;
