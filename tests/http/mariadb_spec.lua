@@ -429,9 +429,16 @@ describe_app("MariaDB's driver", {}, nil, function(get_server, run, get_database
     assert.is_true(process.now() - began < 8 * support.slowdown)
   end)
 
+  it("says what a statement may be too large for, and goes on", function()
+    assert.same({ "connection", true, 5 }, run [[
+      local problem = problem_of(function() await(db:value("select ?", ("x"):rep(20000000))) end)
+      return { problem.code, problem.message:find("max_allowed_packet", 1, true) ~= nil,
+        await(db:value "select 5") }]])
+  end)
+
   it("refuses what only PostgreSQL has", function()
     assert.equal("refused", run [[
-      return problem_of(function() db:listen("x", function() end) await(db:copy("copy t from stdin", "x")) end).code]])
+      return problem_of(function() await(db:copy("copy t from stdin", "x")) end).code]])
   end)
 
   it("bounds what a result may hold", function()
@@ -468,9 +475,11 @@ describe_app("MariaDB by the name of its host", { tcp = true },
     end)
   end)
 
-for title, query in pairs { ["wanted"] = "?ssl=1", ["checked"] = "?ssl=verify&ssl_ca=%s" } do
-  describe_app("MariaDB with TLS that is " .. title, { tls = true }, { url = function(database)
-    return tcp_url("test:test", "127.0.0.1", query:format(escape(database.ca)))(database)
+for title, target in pairs { ["is wanted"] = { "127.0.0.1", "?ssl=1" },
+  ["is checked"] = { "127.0.0.1", "?ssl=verify&ssl_ca=%s" },
+  ["is checked by its name"] = { "localhost", "?ssl=verify&ssl_ca=%s" } } do
+  describe_app("MariaDB with TLS that " .. title, { tls = true }, { url = function(database)
+    return tcp_url("test:test", target[1], target[2]:format(escape(database.ca)))(database)
   end }, function(_, run)
     it("encrypts, and runs what is asked for", function()
       local cipher = run [[return await(db:one "show session status like 'Ssl_cipher'").Value]]

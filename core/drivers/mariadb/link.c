@@ -9,10 +9,11 @@
 #include "state.h"
 #include "thread.h"
 
-#define TRIES 3         /* of a query whose connection was lost before it was sent */
-#define DOOM 10000      /* ms that a stopped statement may go on */
-#define ROWS_AT_ONCE 64 /* after which the time is looked at */
-#define TURN 2000000    /* ns of rows, after which others have their turn */
+#define TRIES 3                 /* of a query whose connection was lost before it was sent */
+#define LARGE ((size_t)1 << 20) /* bytes of arguments that not every server takes */
+#define DOOM 10000              /* ms that a stopped statement may go on */
+#define ROWS_AT_ONCE 64         /* after which the time is looked at */
+#define TURN 2000000            /* ns of rows, after which others have their turn */
 #define BATCH_POINT "fasterlua_batch"
 
 static const char as_text; /* its address as what is `known` of a statement: it is not prepared */
@@ -101,14 +102,21 @@ static void send_again(fl_mariadb *db, fl_mariadb_query *query)
     fl_mariadb_line_prepend(&db->line, &query->query);
 }
 
+static const char *hint_of(const fl_query *query, bool sent)
+{
+    if (!sent) return "";
+    return query->values.size < LARGE ? "; the statement may have run"
+                                      : "; the statement may have run, or it is larger than the "
+                                        "server's max_allowed_packet";
+}
+
 static void tell_loss(fl_query *query, const fl_mariadb_fault *fault, bool sent)
 {
-    const char *hint = sent ? "; the statement may have run" : "";
     if (query->cancelled)
         fl_query_fail(query, "cancelled", 0, "%s", query->cancelled);
     else
         fl_query_fail(query, "connection", 503, "the connection to %s was lost: %s%s",
-                      query->db->name, fault->message, hint);
+                      query->db->name, fault->message, hint_of(query, sent));
 }
 
 static void fail_line(fl_mariadb_line *line, const fl_mariadb_fault *fault)

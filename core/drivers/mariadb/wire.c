@@ -105,11 +105,21 @@ static unsigned short port_of(const fl_db *db)
     return port && *port ? (unsigned short)strtoul(port, NULL, 10) : DEFAULT_PORT;
 }
 
+static const char *host_of(const fl_db *db)
+{
+    const char *host = fl_db_option_of(db, "host");
+    return host && *host ? host : "127.0.0.1";
+}
+
+/* A certificate is checked by the name that the library connects to: so that is looked up once
+ * more, by the library, which waits for it; it has just been found. */
 static int begin_connect(fl_mariadb_wire *wire)
 {
     const fl_db *db = wire->db;
     const char *socket = fl_db_option_of(db, "socket");
     const char *host = socket ? NULL : wire->addresses;
+    bool name_too;
+    if (host && wants_tls(db, &name_too) && name_too) host = host_of(db);
     unsigned protocol = socket ? MYSQL_PROTOCOL_SOCKET : MYSQL_PROTOCOL_TCP;
     (void)mysql_options(wire->mysql, MYSQL_OPT_PROTOCOL, &protocol);
     return mysql_real_connect_start(&wire->connected, wire->mysql, host,
@@ -317,9 +327,8 @@ static bool connect_to(fl_mariadb_wire *wire, const char *host)
 
 static bool start_connect(fl_mariadb_wire *wire)
 {
-    const char *host = fl_db_option_of(wire->db, "host");
     if (fl_db_option_of(wire->db, "socket")) return settle(wire, begin(wire));
-    return connect_to(wire, host && *host ? host : "127.0.0.1");
+    return connect_to(wire, host_of(wire->db));
 }
 
 /* in order of life */
