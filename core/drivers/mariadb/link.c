@@ -9,10 +9,11 @@
 #include "state.h"
 #include "thread.h"
 
-#define TRIES 3         /* of a query whose connection was lost before it was sent */
-#define DOOM 10000      /* ms that a stopped statement may go on */
-#define ROWS_AT_ONCE 64 /* after which the time is looked at */
-#define TURN 2000000    /* ns of rows, after which others have their turn */
+#define TRIES 3                 /* of a query whose connection was lost before it was sent */
+#define LARGE ((size_t)1 << 20) /* bytes of arguments that not every server takes */
+#define DOOM 10000              /* ms that a stopped statement may go on */
+#define ROWS_AT_ONCE 64         /* after which the time is looked at */
+#define TURN 2000000            /* ns of rows, after which others have their turn */
 #define BATCH_POINT "fasterlua_batch"
 
 static const char as_text; /* its address as what is `known` of a statement: it is not prepared */
@@ -67,16 +68,17 @@ void fl_mariadb_link_close(fl_mariadb_link *self)
     fl_deadline_stop(&self->breath);
     fl_deadline_stop(&self->doom);
     fl_mariadb_killer_forget(&self->db->killer, &self->victim);
-    MYSQL_STMT *leaving = self->wire.call == FL_WIRE_FREE ? self->wire.statement : NULL;
+    MYSQL_STMT *going = self->wire.call == FL_WIRE_FREE ? self->wire.statement : NULL;
     fl_mariadb_wire_close(&self->wire);
     if (self->wire.result) {
         self->wire.result->handle = NULL; /* there is nothing to be read to its end */
         mysql_free_result(self->wire.result);
     }
     fl_mariadb_prepared_close(&self->prepared);
-    if (self->handle && self->is_fresh && self->handle != leaving)
+    if (self->handle && self->is_fresh && self->handle != going)
         (void)mysql_stmt_close(self->handle);
-    if (self->stream && self->stream != leaving) (void)mysql_stmt_close(self->stream);
+    if (self->stream) (void)mysql_stmt_close(self->stream);
+    if (self->leaving) (void)mysql_stmt_close(self->leaving);
     fl_mariadb_arguments_close(&self->arguments);
     free(self->columns);
     self->is_dead = true;
@@ -100,14 +102,21 @@ static void send_again(fl_mariadb *db, fl_mariadb_query *query)
     fl_mariadb_line_prepend(&db->line, &query->query);
 }
 
+static const char *hint_of(const fl_query *query, bool sent)
+{
+    if (!sent) return "";
+    return query->values.size < LARGE ? "; the statement may have run"
+                                      : "; the statement may have run, or it is larger than the "
+                                        "server's max_allowed_packet";
+}
+
 static void tell_loss(fl_query *query, const fl_mariadb_fault *fault, bool sent)
 {
-    const char *hint = sent ? "; the statement may have run" : "";
     if (query->cancelled)
         fl_query_fail(query, "cancelled", 0, "%s", query->cancelled);
     else
         fl_query_fail(query, "connection", 503, "the connection to %s was lost: %s%s",
-                      query->db->name, fault->message, hint);
+                      query->db->name, fault->message, hint_of(query, sent));
 }
 
 static void fail_line(fl_mariadb_line *line, const fl_mariadb_fault *fault)
@@ -201,6 +210,7 @@ static bool undo(fl_mariadb_link *self)
 static bool fail(fl_mariadb_link *self, const fl_mariadb_fault *fault)
 {
     if (fault->number == ER_QUERY_INTERRUPTED) self->was_interrupted = true;
+    if (self->handle && self->handle == self->stream) self->stream_ended = true;
     fl_mariadb_fault_tell(fault, &self->query->query);
     return undo(self);
 }
@@ -213,13 +223,14 @@ static bool fail_for_memory(fl_mariadb_link *self)
 
 static bool is_over(const fl_mariadb_link *self)
 {
-    return !self->wire.mysql->net.pvio || self->wire.failure;
+    return !self->wire.mysql->net.pvio || self->wire.failure || self->is_cut;
 }
 
 static void look_at_fault(fl_mariadb_link *self, fl_mariadb_fault *fault, MYSQL_STMT *statement)
 {
     fl_mariadb_fault_of(fault, self->wire.mysql, statement);
     if (self->wire.failure) fl_mariadb_fault_set(fault, CR_SERVER_LOST, self->wire.failure);
+    if (self->is_cut) fl_mariadb_fault_set(fault, CR_SERVER_LOST, "its statement did not stop");
 }
 
 /* The call has failed for good. */
@@ -280,6 +291,22 @@ static void name_columns(fl_mariadb_link *self, const MYSQL_FIELD *fields)
     if (rows->width || self->is_more) return;
     for (unsigned i = 0; i < self->width; i++)
         fl_rows_column(rows, fl_slice_of(fields[i].name, fields[i].name_length));
+}
+
+/* Of what was prepared the library keeps all that the server says of a column; of what is executed
+ * it loses that a column is JSON. */
+static void recall_json(fl_mariadb_link *self)
+{
+    const fl_mariadb_prepared *entry = self->entry;
+    for (unsigned i = 0; i < self->width; i++)
+        if (self->columns[i].type == entry->columns[i].type)
+            self->columns[i].is_json = entry->columns[i].is_json;
+}
+
+static bool has_its_columns(const fl_mariadb_link *self)
+{
+    const fl_buffer *now = &call_of(self)->rows.names, *then = &self->entry->names;
+    return fl_slice_equal(fl_slice_of(now->data, now->size), fl_slice_of(then->data, then->size));
 }
 
 static void begin_row(fl_mariadb_link *self)
@@ -347,7 +374,7 @@ static bool end_rows(fl_mariadb_link *self)
 {
     fl_call *call = call_of(self);
     if (!self->is_more) call->affected = self->rows;
-    if (self->handle == self->stream) self->stream_ended = true;
+    if (self->handle == self->stream) self->stream_ended = true; /* what follows is read at once */
     if (!mysql_stmt_more_results(self->handle)) return end_call(self);
     self->is_more = true;
     self->wire.statement = self->handle;
@@ -359,6 +386,23 @@ static bool fetched(fl_mariadb_link *self)
     if (self->wire.status == MYSQL_NO_DATA) return end_rows(self);
     if (self->wire.status != 0) return trouble(self, self->handle);
     end_row(self);
+    return read_row(self);
+}
+
+/* A table was changed since the statement was prepared. What only reads is prepared and run once
+ * more; the rows of anything else are taken, and it is prepared anew the next time. */
+static bool renew(fl_mariadb_link *self)
+{
+    fl_call *call = call_of(self);
+    MYSQL_STMT *handle = fl_mariadb_prepared_take(&self->prepared, call->statement);
+    self->entry = NULL;
+    if (call->statement->kind == FL_SQL_READ && !self->prepared_anew) {
+        self->prepared_anew = true;
+        self->handle = NULL;
+        fl_rows_reset(&call->rows);
+        return free_handle(self, FL_LINK_EVICTING, handle);
+    }
+    self->leaving = handle;
     return read_row(self);
 }
 
@@ -380,6 +424,9 @@ static bool begin_result(fl_mariadb_link *self)
         return give_up(self);
     }
     name_columns(self, fields);
+    if (!self->entry || self->is_more || self->entry->width == 0) return read_row(self);
+    if (!has_its_columns(self)) return renew(self);
+    recall_json(self);
     return read_row(self);
 }
 
@@ -390,14 +437,6 @@ static bool is_streaming(const fl_mariadb_link *self)
     return self->query->query.kind == FL_QUERY_STREAM;
 }
 
-static void set_cursor(fl_mariadb_link *self, MYSQL_STMT *handle)
-{
-    unsigned long cursor = CURSOR_TYPE_READ_ONLY;
-    unsigned long piece = self->query->query.piece ? self->query->query.piece : 1;
-    (void)mysql_stmt_attr_set(handle, STMT_ATTR_CURSOR_TYPE, &cursor);
-    (void)mysql_stmt_attr_set(handle, STMT_ATTR_PREFETCH_ROWS, &piece);
-}
-
 static bool prepare(fl_mariadb_link *self)
 {
     const fl_statement *statement = call_of(self)->statement;
@@ -406,7 +445,6 @@ static bool prepare(fl_mariadb_link *self)
     void (*take)(void *, unsigned, unsigned char **) = on_value;
     (void)mysql_stmt_attr_set(handle, STMT_ATTR_CB_USER_DATA, self);
     (void)mysql_stmt_attr_set(handle, STMT_ATTR_CB_RESULT, *(void **)&take);
-    if (is_streaming(self)) set_cursor(self, handle);
     self->handle = handle;
     self->is_fresh = true;
     self->wire.statement = handle;
@@ -431,6 +469,8 @@ static bool execute(fl_mariadb_link *self)
     self->rows = 0;
     self->is_more = false;
     self->wire.statement = handle;
+    if (self->entry)
+        handle->field_count = 0; /* or the library would keep to the columns it knows */
     return go(self, FL_LINK_EXECUTING, FL_WIRE_EXECUTE);
 }
 
@@ -473,8 +513,12 @@ static bool has_prepared(fl_mariadb_link *self)
     if (is_streaming(self)) {
         self->stream = self->handle;
         self->stream_ended = false;
-    } else if (!fl_mariadb_prepared_add(&self->prepared, call->statement, self->handle)) {
-        drop_fresh(self);
+    } else {
+        self->entry = fl_mariadb_prepared_add(&self->prepared, call->statement, self->handle);
+    }
+    if (!self->entry && !self->stream) {
+        self->leaving = self->handle;
+        self->is_fresh = false;
         return fail_for_memory(self);
     }
     self->is_fresh = false;
@@ -495,6 +539,7 @@ static bool has_executed(fl_mariadb_link *self)
     if (!stale || self->prepared_anew || is_streaming(self)) return trouble(self, self->handle);
     self->prepared_anew = true;
     self->handle = NULL;
+    self->entry = NULL;
     return free_handle(self, FL_LINK_EVICTING,
                        fl_mariadb_prepared_take(&self->prepared, call_of(self)->statement));
 }
@@ -577,21 +622,28 @@ static bool found_text_more(fl_mariadb_link *self)
 
 /* queries */
 
-static bool is_sent_as_text(const fl_statement *statement)
+/* Of a transaction: an app has it only through the framework. */
+static bool is_command(const fl_statement *statement)
 {
-    return statement->known == &as_text || strcmp(statement->verb, "its own") == 0;
+    static const char *const verbs[] = {"BEGIN",    "START",     "COMMIT",
+                                        "ROLLBACK", "SAVEPOINT", "RELEASE"};
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
+        if (strncmp(statement->verb, verbs[i], strlen(verbs[i])) == 0) return true;
+    return strncmp(statement->text, "set transaction ", 16) == 0; /* of the next one alone */
 }
 
 static bool begin_call(fl_mariadb_link *self)
 {
     fl_call *call = call_of(self);
     self->prepared_anew = false;
+    self->entry = NULL;
     self->query->began = fl_db_now(&self->db->db);
-    bool own = strcmp(call->statement->verb, "its own") == 0;
-    if (call->statement->kind == FL_SQL_SESSION && !own) self->is_dirty = true;
-    if (is_sent_as_text(call->statement)) return send_text(self);
+    bool is_own = call->statement->kind == FL_SQL_SESSION && is_command(call->statement);
+    if (call->statement->kind == FL_SQL_SESSION && !is_own) self->is_dirty = true;
+    if (is_own || call->statement->known == &as_text) return send_text(self);
     if (is_streaming(self)) return prepare(self);
-    self->handle = fl_mariadb_prepared_find(&self->prepared, call->statement);
+    self->entry = fl_mariadb_prepared_find(&self->prepared, call->statement);
+    self->handle = self->entry ? self->entry->handle : NULL;
     if (self->handle) return execute(self);
     return fl_mariadb_prepared_is_full(&self->prepared) ? evict(self) : prepare(self);
 }
@@ -678,16 +730,31 @@ static bool serve_pool(fl_mariadb_link *self)
     return false;
 }
 
+/* The server stops sending; what is under way is read to its end. */
+static bool close_stream(fl_mariadb_link *self)
+{
+    MYSQL_STMT *stream = self->stream;
+    if (!self->stream_ended && !self->was_killed) {
+        fl_mariadb_link_stop(self);
+        return !self->victim.asked;
+    }
+    self->stream = NULL;
+    self->handle = stream;
+    self->is_fresh = true; /* it goes with the link, should that be lost meanwhile */
+    return free_handle(self, FL_LINK_CLOSING, stream);
+}
+
 static bool find_work(fl_mariadb_link *self)
 {
     if (self->victim.asked) return false; /* a statement would be hit in place of the other */
     fl_deadline_stop(&self->doom);
-    if (is_stale_stream(self)) {
-        MYSQL_STMT *stream = self->stream;
-        self->stream = NULL;
-        self->handle = stream;
-        self->is_fresh = true; /* it goes with the link, should that be lost meanwhile */
-        return free_handle(self, FL_LINK_CLOSING_STREAM, stream);
+    if (self->is_cut) return give_up(self);
+    if (is_stale_stream(self)) return close_stream(self);
+    if (self->leaving) {
+        self->handle = self->leaving;
+        self->leaving = NULL;
+        self->is_fresh = true;
+        return free_handle(self, FL_LINK_CLOSING, self->handle);
     }
     if (self->was_killed) {
         self->was_killed = false;
@@ -705,7 +772,7 @@ static bool has_absorbed(fl_mariadb_link *self)
     return true;
 }
 
-static bool has_closed_stream(fl_mariadb_link *self)
+static bool has_closed(fl_mariadb_link *self)
 {
     self->handle = NULL;
     self->is_fresh = false;
@@ -775,7 +842,7 @@ static bool step(fl_mariadb_link *self)
     case FL_LINK_ASKING_MORE: return found_text_more(self);
     case FL_LINK_COMMITTING: return failed ? trouble(self, NULL) : finish(self);
     case FL_LINK_UNDOING: return has_undone(self);
-    case FL_LINK_CLOSING_STREAM: return has_closed_stream(self);
+    case FL_LINK_CLOSING: return has_closed(self);
     case FL_LINK_ABSORBING: return has_absorbed(self);
     case FL_LINK_ROLLING_BACK: return has_cleaned(self);
     case FL_LINK_RESETTING: return has_reset(self);
@@ -815,20 +882,25 @@ static void heard(fl_mariadb_wire *wire)
     (void)lose(self, &fault);
 }
 
+static void cut(fl_mariadb_link *self)
+{
+    self->is_cut = true;
+    fl_mariadb_wire_cut(&self->wire);
+}
+
 static void told(fl_mariadb_victim *victim, bool done)
 {
     fl_mariadb_link *self = (fl_mariadb_link *)((char *)victim - offsetof(fl_mariadb_link, victim));
     if (done)
         self->was_killed = true;
     else
-        fl_mariadb_wire_cut(&self->wire);
+        cut(self);
     fl_mariadb_link_kick(self);
 }
 
 static void doomed(fl_deadline *deadline)
 {
-    fl_mariadb_link *self = (fl_mariadb_link *)((char *)deadline - offsetof(fl_mariadb_link, doom));
-    fl_mariadb_wire_cut(&self->wire);
+    cut((fl_mariadb_link *)((char *)deadline - offsetof(fl_mariadb_link, doom)));
 }
 
 int fl_mariadb_link_open(fl_mariadb *db)
