@@ -59,6 +59,15 @@ end
 
 redis.is_error = is_error
 
+-- The error of a list once more, which has the list: not the same, for that would be a cycle.
+function redis.error_of_results(results, index)
+  local err = setmetatable({ index = index, results = results }, RedisError)
+  for name, value in pairs(results[index]) do
+    err[name] = value
+  end
+  return err
+end
+
 -- methods by name: made when they are first used
 
 -- Methods of our own, and behind them one for each command.
@@ -258,7 +267,8 @@ end
 ---@param ... string|number its arguments
 ---@return fasterlua.Future
 function methods:call(name, ...)
-  local method = client_commands[check_name(name, 2):lower()] or make_method(name:upper())
+  check_allowed(check_name(name, 2), (...), 2)
+  local method = client_commands[name:lower()] or make_method(name:upper())
   local result = method(self, ...)
   return result
 end

@@ -25,10 +25,22 @@ static size_t bulk_size(size_t size)
     return 1 + digits_of(size) + 2 + size + 2; /* "$3\r\nGET\r\n" */
 }
 
-/* The place of the call in app code: C, a function of lua/fasterlua/redis.lua, the caller. */
+/* The place of the call in app code, which lies behind some functions of our own modules. */
+static void push_place(lua_State *L)
+{
+    lua_Debug frame;
+    for (int level = 1; lua_getstack(L, level, &frame); level++) {
+        lua_getinfo(L, "Sl", &frame);
+        if (frame.currentline <= 0 || strstr(frame.source, "lua/fasterlua/redis")) continue;
+        lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
+        return;
+    }
+    lua_pushliteral(L, "");
+}
+
 static int refuse(lua_State *L, int first, int index, const char *what)
 {
-    luaL_where(L, 2);
+    push_place(L);
     if (index == first)
         lua_pushfstring(L, "redis: the name of a command is a string, not %s", what);
     else

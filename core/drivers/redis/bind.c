@@ -219,6 +219,8 @@ typedef struct results {
     const char *record, *bytes; /* of the next */
     size_t index, count;
     int failed; /* the first of the list that is an error; 0: none */
+    const char *error;
+    fl_slice error_name;
 } results;
 
 static void push_results(lua_State *L, results *all)
@@ -228,7 +230,11 @@ static void push_results(lua_State *L, results *all)
     lua_setmetatable(L, -2);
     for (int i = 1; i <= (int)all->count; i++) {
         fl_slice name = fl_redis_arguments_name(all->bytes, &all->bytes);
-        if (!all->failed && fl_redis_reply_is_error(all->record)) all->failed = i;
+        if (!all->failed && fl_redis_reply_is_error(all->record)) {
+            all->failed = i;
+            all->error = all->record;
+            all->error_name = name;
+        }
         fl_redis_reply_push(L, all->record, kind_of(all->command, all->index++), name);
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
@@ -239,14 +245,14 @@ static void push_results(lua_State *L, results *all)
     }
 }
 
-/* true and the list, or false and its first error, which has the list as `results`. */
+/* true and the list, or false and its first error once more, which has the list as `results`. */
 static int push_verdict(lua_State *L, results *all, bool with_errors)
 {
     lua_pushboolean(L, true);
     push_results(L, all);
     if (!all->failed || with_errors) return 2;
     lua_pushboolean(L, false);
-    lua_rawgeti(L, -2, all->failed);
+    fl_redis_reply_push(L, all->error, FL_REDIS_AS_IT_IS, all->error_name);
     lua_pushinteger(L, all->failed);
     lua_setfield(L, -2, "index");
     lua_pushvalue(L, -3);

@@ -838,8 +838,8 @@ void fl_redis_link_send(fl_redis_link *link, fl_redis_command *command)
                      link->problem);
         return;
     }
-    bool is_full = pending >= target->commands_most ||
-                   link->bytes + command->bytes.size > target->bytes_most;
+    bool is_full =
+        pending >= target->commands_most || link->bytes + command->bytes.size > target->bytes_most;
     if (is_full && command->ended) {
         fail_command(command, "QUEUE_FULL", "%zu commands of %zu bytes wait for %s (max_%s)",
                      pending, link->bytes, target->label,

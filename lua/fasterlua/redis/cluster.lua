@@ -245,9 +245,7 @@ local function pipeline(self, batch, keeps_errors)
   end
   results = json.array(results)
   if failed and not keeps_errors then
-    local err = results[failed]
-    err.index, err.results = failed, results
-    error(err, 0)
+    error(redis.error_of_results(results, failed), 0)
   end
   return results
 end
