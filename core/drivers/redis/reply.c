@@ -152,11 +152,11 @@ void fl_redis_reader_close(fl_redis_reader *self)
 
 bool fl_redis_reader_feed(fl_redis_reader *self, fl_slice data)
 {
-    self->fed += data.size;
     if (self->fed > self->most)
         self->problem = "a reply is larger than max_reply";
     else if (redisReaderFeed(self->reader, data.data, data.size) != REDIS_OK)
         self->problem = "there is no memory for a reply";
+    self->fed += data.size;
     return !self->problem;
 }
 

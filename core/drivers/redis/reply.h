@@ -25,8 +25,8 @@ typedef struct redisReader redisReader;
 typedef struct fl_redis_reader {
     redisReader *reader;
     fl_buffer record;    /* of the reply that is being read */
-    size_t fed;          /* bytes of it, and of what lies behind it */
-    size_t most;         /* that may be */
+    size_t fed;          /* bytes of it that have come; while there are whole ones, of all */
+    size_t most;         /* that may be before more is fed */
     const char *problem; /* static, or hiredis' own text until fl_redis_reader_close */
 } fl_redis_reader;
 
