@@ -501,6 +501,25 @@ describe_with("fl.redis", {}, nil, function(run_code, get_redis, get_server)
         return seen ]]))
     end)
 
+    it("may be closed and opened again at once", function()
+      assert.equal(20, run_code [[
+        local count = 0
+        for round = 1, 20 do
+          local first = r:subscribe("flip", function() error("closed") end)
+          if round % 2 == 0 then await(first:ready()) end
+          first:close()
+          local second = r:subscribe("flip", function() count = count + 1 end)
+          await(second:ready())
+          await(r:publish("flip", round))
+          for _ = 1, 100 do
+            if count == round then break end
+            await(fl.sleep(0.01))
+          end
+          second:close()
+        end
+        return count ]])
+    end)
+
     it("takes many without losing one", function()
       assert.equal(20000, run_code [[
         local count = 0

@@ -58,6 +58,8 @@ struct fl_redis_link {
     fl_buffer records; /* messages that nobody has asked for yet */
     size_t record_count;
     fl_redis_messages *listener;
+    bool lost_unheard; /* nobody listened when the connection was lost */
+    bool is_fresh;     /* the first reply is to come */
 };
 
 static fl_thread *thread_of(const fl_redis_link *link)
@@ -185,6 +187,7 @@ static void hand_messages_over(fl_redis_link *link)
 static void say_lost(fl_redis_link *link)
 {
     fl_redis_messages *listener = link->listener;
+    link->lost_unheard = link->is_subscriber && !listener;
     if (!listener) return;
     listener->lost = true;
     (void)snprintf(listener->problem, sizeof(listener->problem), "%s: %s", link->target->label,
@@ -427,6 +430,7 @@ static void be_ready(fl_redis_link *link)
 {
     fl_deadline_stop(&link->timer);
     link->phase = READY;
+    link->is_fresh = true;
     link->connects++;
 }
 
@@ -501,16 +505,30 @@ static bool keep_reply(fl_redis_command *command, fl_buffer *record)
     return true;
 }
 
+/* Some say why they let nobody in before anything was asked. */
+static bool is_turned_away(const fl_redis_link *link, const char *record)
+{
+    fl_slice text = fl_redis_reply_text(record);
+    if (!link->sent.first) return true;
+    return link->is_fresh && fl_redis_reply_is_error(record) &&
+           (begins_with(text, "ERR max number") || begins_with(text, "DENIED"));
+}
+
+static void turn_away(fl_redis_link *link)
+{
+    fl_slice text = fl_redis_reply_text(link->reader.record.data);
+    note_text(link, text.size ? text : FL_SLICE("it has sent what nobody asked for"));
+    lose(link, link->problem);
+}
+
 static void take_reply(fl_redis_link *link)
 {
     fl_redis_command *command = link->sent.first;
-    if (!command) {
-        const char *record = link->reader.record.data;
-        fl_slice text = fl_redis_reply_text(record);
-        note_text(link, text.size ? text : FL_SLICE("it has sent what nobody asked for"));
-        lose(link, link->problem);
+    if (is_turned_away(link, link->reader.record.data)) {
+        turn_away(link);
         return;
     }
+    link->is_fresh = false;
     link->failures = 0;
     if (!keep_reply(command, &link->reader.record)) {
         lose(link, "there is no memory for a reply");
@@ -893,6 +911,10 @@ void fl_redis_link_listen(fl_redis_link *link, fl_redis_messages *messages)
 {
     link->listener = messages;
     hand_messages_over(link);
+    if (link->lost_unheard && link->listener) {
+        say_lost(link);
+        return;
+    }
     if (link->phase == READY && !link->read_again) want_next(link);
     if (link->phase == READY && link->transport.tls) {
         link->read_again = true;

@@ -44,6 +44,7 @@ function pubsub.new_hub(core, target)
     _asked = {}, -- those whose answers are to come, in order
     _first = 1,
     _is_running = false,
+    _is_closing = false,
   }, Hub)
 end
 
@@ -84,7 +85,8 @@ local function leave(self, entry, subscription)
   self._count = self._count - 1
   if self._count == 0 then
     forget_asked(self)
-    self._core.close(self._link) -- which ends the task
+    self._is_closing = true -- that its connection is lost is no surprise
+    self._core.close(self._link)
   else
     ask(self, entry.verb == "SUBSCRIBE" and "UNSUBSCRIBE" or "PUNSUBSCRIBE", entry)
   end
@@ -121,7 +123,7 @@ end
 --- arrives.
 ---@return fasterlua.Future
 function Subscription:ready()
-  self._ready._is_awaited = true
+  self._is_asked = true
   return self._ready
 end
 
@@ -173,9 +175,13 @@ local function next_asked(self)
   return entry
 end
 
-local function confirm(self, is_there)
-  local entry = next_asked(self)
-  if entry and is_there then
+-- Of one that was asked for twice there are two.
+local function confirm(self, name, verb)
+  local asked, entry = self._asked[self._first], verb and self._entries[verb][name]
+  if asked and asked.name == name then
+    next_asked(self)
+  end
+  if entry and not entry.is_ready then
     entry.is_ready = true
     for _, subscription in ipairs(entry.subscriptions) do
       settle_if_ready(subscription)
@@ -189,7 +195,7 @@ local function refuse_asked(self, err)
     return
   end
   for _, subscription in ipairs(copy(entry.subscriptions)) do
-    if not subscription._ready._is_awaited then
+    if not subscription._is_asked then
       log.error("redis: cannot subscribe: " .. tostring(err), { channel = entry.name })
     end
     end_subscription(subscription, err)
@@ -215,9 +221,9 @@ local function dispatch(self, message)
   elseif kind == "pmessage" then
     deliver(self, "PSUBSCRIBE", first, { message = third, channel = second, pattern = first })
   elseif kind == "subscribe" or kind == "psubscribe" then
-    confirm(self, true)
+    confirm(self, first, kind:upper())
   elseif kind == "unsubscribe" or kind == "punsubscribe" then
-    confirm(self, false)
+    confirm(self, first)
   end
 end
 
@@ -225,7 +231,9 @@ end
 
 local function subscribe_again(self, err)
   forget_asked(self)
-  if self._problem ~= err.message then
+  if self._is_closing then
+    self._is_closing = false
+  elseif self._problem ~= err.message then
     self._problem = err.message
     log.warn("redis: subscribing again: " .. err.message)
   end
@@ -252,9 +260,6 @@ local function read(self)
     end
   end
   self._is_running = false
-  if self._count == 0 then
-    self._core.close(self._link)
-  end
 end
 
 local function wake(self)
@@ -350,8 +355,9 @@ function Hub:subscribe(verb, names, fn, given, level)
   local subscription = setmetatable({
     _hub = self, _entries = {}, _queue = sync.queue(), _dropped = 0, _ready = future.new(),
     _buffer = given.buffer or BUFFER, _on_full = given.on_full or "drop_oldest",
-    _is_closed = false,
+    _is_closed = false, _is_asked = false,
   }, Subscription)
+  subscription._ready._is_awaited = true
   for index, name in ipairs(names) do
     subscription._entries[index] = enter(self, verb, name, subscription)
   end
