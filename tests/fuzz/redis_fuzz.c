@@ -47,7 +47,7 @@ static int push_all_ways(lua_State *L)
     const fl_buffer *record = lua_touserdata(L, 1);
     lua_settop(L, 0);
     check(fl_redis_reply_skip(record->data) == record->data + record->size);
-    for (int kind = FL_REDIS_AS_IT_IS; kind <= FL_REDIS_SCORES; kind++) {
+    for (int kind = FL_REDIS_AS_IT_IS; kind <= FL_REDIS_MAPS; kind++) {
         fl_redis_reply_push(L, record->data, (fl_redis_kind)kind, FL_SLICE("FUZZ"));
         check(lua_gettop(L) == kind + 1);
     }

@@ -137,6 +137,19 @@ describe_with("fl.redis", {}, nil, function(run_code, get_redis, get_server)
           await(r:zrange("z", 0, -1)), await(r:zincrby("z", 2, "a")), await(r:zpopmin("z")) } ]])
     end)
 
+    it("has one shape for pairs and maps, whatever the protocol", function()
+      assert.same({ { { "f", "v" } }, 1, "g", { { "s", { { "1-1", { "a", "1" } } } } }, 1 },
+        run_code [[
+        await(r:hset("h", "f", "v"))
+        await(r:xadd("s", "1-1", "a", 1))
+        await(r:xgroup("CREATE", "s", "g", "$"))
+        await(r:geoadd("geo", 1, 2, "here"))
+        local here = await(r:geopos("geo", "here"))[1]
+        return { await(r:hrandfield("h", 1, "WITHVALUES")), await(r:xinfo("STREAM", "s")).length,
+          await(r:xinfo("GROUPS", "s"))[1].name, await(r:xread("STREAMS", "s", 0)),
+          math.floor(here[1] + 0.5) } ]])
+    end)
+
     it("nests lists as scripts do", function()
       assert.same({ 1, { "two", { 3 }, cjson.null }, "four" }, run_code [[
         return await(r:eval("return {1, {'two', {3}, false}, 'four'}", 0)) ]])

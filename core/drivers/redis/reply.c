@@ -294,7 +294,8 @@ static const char *push_map(lua_State *L, const char *record, uint64_t count, fl
 }
 
 /* RESP2 sends member, score, member, score; RESP3 sends pairs. */
-static const char *push_scores(lua_State *L, const char *record, uint64_t count, fl_slice command)
+static const char *push_pairs(lua_State *L, const char *record, uint64_t count, fl_redis_kind value,
+                              fl_slice command)
 {
     if (count == 0 || count % 2 || has_elements(record))
         return push_list(L, record, count, FL_REDIS_AS_IT_IS, command);
@@ -305,7 +306,7 @@ static const char *push_scores(lua_State *L, const char *record, uint64_t count,
         mark_list(L);
         record = push_element(L, record, FL_REDIS_AS_IT_IS, command);
         lua_rawseti(L, -2, 1);
-        record = push_element(L, record, FL_REDIS_NUMBER, command);
+        record = push_element(L, record, value, command);
         lua_rawseti(L, -2, 2);
         lua_rawseti(L, -2, (int)i);
     }
@@ -316,12 +317,20 @@ static const char *push_elements(lua_State *L, const char *record, fl_redis_kind
                                  fl_slice command)
 {
     uint64_t count = number_of(record);
-    bool is_map = *record == MAP || (kind == FL_REDIS_MAP && count % 2 == 0);
+    bool is_map = kind == FL_REDIS_PAIRS ? false : *record == MAP;
     luaL_checkstack(L, 8, "a reply has too many lists in each other");
     record += HEADER;
-    if (is_map) return push_map(L, record, count, command);
-    if (kind == FL_REDIS_SCORES) return push_scores(L, record, count, command);
-    return push_list(L, record, count, kind == FL_REDIS_NUMBER ? kind : FL_REDIS_AS_IT_IS, command);
+    if (is_map || (kind == FL_REDIS_MAP && count % 2 == 0))
+        return push_map(L, record, count, command);
+    switch (kind) {
+    case FL_REDIS_SCORES: return push_pairs(L, record, count, FL_REDIS_NUMBER, command);
+    case FL_REDIS_PAIRS: return push_pairs(L, record, count, FL_REDIS_AS_IT_IS, command);
+    case FL_REDIS_MAPS: return push_list(L, record, count, FL_REDIS_MAP, command);
+    case FL_REDIS_NUMBER: return push_list(L, record, count, FL_REDIS_NUMBER, command);
+    case FL_REDIS_AS_IT_IS:
+    case FL_REDIS_MAP: break;
+    }
+    return push_list(L, record, count, FL_REDIS_AS_IT_IS, command);
 }
 
 static bool push_number(lua_State *L, fl_slice text)

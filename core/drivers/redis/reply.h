@@ -35,7 +35,9 @@ typedef enum fl_redis_kind {
     FL_REDIS_AS_IT_IS,
     FL_REDIS_MAP,    /* a list of keys and values is a map */
     FL_REDIS_NUMBER, /* a string is a number */
-    FL_REDIS_SCORES  /* a list of members and scores is a list of pairs */
+    FL_REDIS_SCORES, /* a list of members and scores is a list of pairs */
+    FL_REDIS_PAIRS,  /* a map, or a list of keys and values, is a list of pairs */
+    FL_REDIS_MAPS    /* a list of FL_REDIS_MAP */
 } fl_redis_kind;
 
 int fl_redis_reader_open(fl_redis_reader *self, size_t most); /* 0 or UV_ENOMEM */

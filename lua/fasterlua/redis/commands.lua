@@ -23,42 +23,51 @@ commands.read_only = set [[
   ECHO TIME OBJECT DUMP INFO SORT_RO EVAL_RO EVALSHA_RO FCALL_RO]]
 
 -- As fl_redis_kind in core/drivers/redis/reply.h.
-local AS_IT_IS, MAP, NUMBER, SCORES = 0, 1, 2, 3
+local AS_IT_IS, MAP, NUMBER, SCORES, PAIRS, MAPS = 0, 1, 2, 3, 4, 5
 commands.AS_IT_IS = AS_IT_IS
 
 local kinds = {
   HGETALL = MAP, ZSCORE = NUMBER, ZINCRBY = NUMBER, ZMSCORE = NUMBER, ZPOPMIN = SCORES,
-  ZPOPMAX = SCORES,
+  ZPOPMAX = SCORES, XREAD = PAIRS, XREADGROUP = PAIRS, GEOPOS = NUMBER,
 }
 
 local with_scores = set [[
   ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANDMEMBER ZDIFF ZINTER ZUNION]]
 
-local function has_scores(...)
+-- Whether one of the arguments behind the first is this word.
+local function has_word(wanted, ...)
   for index = select("#", ...), 2, -1 do
     local word = select(index, ...)
-    if type(word) == "string" and #word == 10 and word:upper() == "WITHSCORES" then
+    if type(word) == "string" and #word == #wanted and word:upper() == wanted then
       return true
     end
   end
   return false
 end
 
-local function is_config_get(word)
-  return type(word) == "string" and word:upper() == "GET"
-end
+-- By the first argument of these commands.
+local by_word = {
+  CONFIG = { GET = MAP },
+  MEMORY = { STATS = MAP },
+  XINFO = { STREAM = MAP, GROUPS = MAPS, CONSUMERS = MAPS },
+}
 
 --- What becomes of the reply; a function of the arguments where it depends on them.
 ---@param name string in capitals
 ---@return integer|fun(...): integer
 function commands.kind(name)
+  local words = by_word[name]
   if with_scores[name] then
     return function(...)
-      return has_scores(...) and SCORES or AS_IT_IS
+      return has_word("WITHSCORES", ...) and SCORES or AS_IT_IS
     end
-  elseif name == "CONFIG" then
+  elseif name == "HRANDFIELD" then
+    return function(...)
+      return has_word("WITHVALUES", ...) and PAIRS or AS_IT_IS
+    end
+  elseif words then
     return function(word)
-      return is_config_get(word) and MAP or AS_IT_IS
+      return type(word) == "string" and words[word:upper()] or AS_IT_IS
     end
   end
   return kinds[name] or AS_IT_IS
