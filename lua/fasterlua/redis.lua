@@ -133,25 +133,28 @@ local function patience(self, seconds)
   return self._timeout == 0 and 0 or seconds * 1000 + self._timeout
 end
 
+local function wait_for(self, permit)
+  if self._waiting >= self._options.max_commands then
+    permit:cancel()
+    error(new_error("QUEUE_FULL", ("%d wait for a connection of their own (max_commands)"):format(
+      self._waiting)), 0)
+  end
+  self._waiting = self._waiting + 1
+  local ok, err = pcall(await, combine.timeout(self._options.connection_wait, permit))
+  self._waiting = self._waiting - 1
+  if not ok and type(err) == "table" and err.kind == "timeout" then
+    err = new_error("QUEUE_FULL", ("none of %d connections was free within %g s (connections)")
+      :format(self._options.connections, self._options.connection_wait))
+  end
+  return ok or error(err, 0)
+end
+
 local function acquire(self)
   local permit = self._permits:acquire()
-  if not permit:done() then
-    if self._waiting >= self._options.max_commands then
-      permit:cancel()
-      error(new_error("QUEUE_FULL", ("%d wait for a connection of their own (max_commands)"):format(
-        self._waiting)), 0)
-    end
-    self._waiting = self._waiting + 1
-    local ok, err = pcall(await, combine.timeout(self._options.connection_wait, permit))
-    self._waiting = self._waiting - 1
-    if not ok and type(err) == "table" and err.kind == "timeout" then
-      error(new_error("QUEUE_FULL", ("none of %d connections was free within %g s (connections)")
-        :format(self._options.connections, self._options.connection_wait)), 0)
-    elseif not ok then
-      error(err, 0)
-    end
-  else
+  if permit:done() then
     await(permit)
+  else
+    wait_for(self, permit)
   end
   local link = table.remove(self._idle) or core.link(self._target, false)
   core.pin(link, true)
@@ -168,14 +171,13 @@ local function release(loan)
   self._permits:release()
 end
 
-local function run_lent(loan, fn, ...)
-  local result = { n = 0 }
-  local function keep(...)
-    result = { n = select("#", ...), ... }
-  end
-  keep(fn(loan.link, ...))
+local function clean(loan, ...)
   loan.is_clean = true
-  return unpack(result, 1, result.n)
+  return ...
+end
+
+local function run_lent(loan, fn, ...)
+  return clean(loan, fn(loan.link, ...))
 end
 
 -- Lends a link to fn, which leaves it as it was unless it raises.
@@ -403,15 +405,13 @@ own_methods.pipeline, own_methods.multi = methods.pipeline, methods.multi
 
 -- connections of one's own
 
-local function call_with(self, link, fn, ...)
+local function call_with(link, self, fn, ...)
   local connection = setmetatable({ _link = link, _timeout = self._timeout }, Connection)
   return fn(connection, ...)
 end
 
 local function lend(self, fn, ...)
-  return with_link(self, function(link, ...)
-    return call_with(self, link, fn, ...)
-  end, ...)
+  return with_link(self, call_with, self, fn, ...)
 end
 
 local function watch_and_call(connection, keys, fn)
@@ -442,6 +442,15 @@ function methods:watch(keys, fn)
   return check and spawn(lend, self, watched, keys, fn)
 end
 
+local function close_after(connection, ...)
+  core.close(connection._link)
+  return ...
+end
+
+local function call_and_close(connection, fn)
+  return close_after(connection, fn(connection))
+end
+
 --- Calls fn with a connection of its own, closed afterwards: a future of what fn returns.
 ---@param fn fun(c: fasterlua.RedisConnection): any
 ---@return fasterlua.Future
@@ -449,15 +458,7 @@ function methods:connection(fn)
   if type(fn) ~= "function" then
     error(("redis: connection: a function expected, got %s"):format(type(fn)), 2)
   end
-  return spawn(lend, self, function(connection)
-    local result = { n = 0 }
-    local function keep(...)
-      result = { n = select("#", ...), ... }
-    end
-    keep(fn(connection))
-    core.close(connection._link)
-    return unpack(result, 1, result.n)
-  end)
+  return spawn(lend, self, call_and_close, fn)
 end
 
 -- scripts

@@ -335,6 +335,30 @@ describe_with("fl.redis", {}, nil, function(run_code, get_redis, get_server)
         return { tostring(conflict), done, value } ]])
     end)
 
+    it("fails a transaction whose connection was lost since it watched", function()
+      assert.same({ "CONNECTION", "before" }, run_code [[
+        await(r:set("k", "before"))
+        local code = problem(await, r:watch("k", function(c)
+          local id = await(c:call("CLIENT", "ID"))
+          await(r:call("CLIENT", "KILL", "ID", id))
+          await(fl.sleep(0.05))
+          return (await(c:multi(function(t) t:set("k", "after") end)))
+        end)).code
+        return { code, await(r:get("k")) } ]])
+    end)
+
+    it("lends a connection of its own, closed afterwards", function()
+      assert.same({ "OK", "mine", true }, run_code [[
+        local before = #await(r:call("CLIENT", "LIST"))
+        local name = await(r:connection(function(c)
+          local set = await(c:call("CLIENT", "SETNAME", "mine"))
+          return { set, await(c:call("CLIENT", "GETNAME")) }
+        end))
+        await(fl.sleep(0.05))
+        name[3] = not await(r:call("CLIENT", "LIST")):find("name=mine", 1, true)
+        return name ]])
+    end)
+
     it("leaves nothing watched behind", function()
       assert.same({ "OK" }, run_code [[
         await(r:watch("k", function(c) return 1 end))

@@ -788,34 +788,34 @@ static void time_out_waiting(fl_redis_command *command)
                      link->problem[0] ? link->problem : "no answer in time");
 }
 
-/* Its reply is still to come; when nothing at all does, the connection is of no use. */
+/* Puts one that nobody waits for in the place of a command whose replies are still to come. */
+static bool leave_ghost(fl_redis_link *link, fl_redis_command *command)
+{
+    fl_redis_command *ghost = fl_redis_command_new(0, command->replies);
+    if (!ghost) return false;
+    ghost->on = link;
+    ghost->sent = true;
+    ghost->received = command->received;
+    ghost->next = command->next;
+    ghost->link = command->link;
+    *ghost->link = ghost;
+    if (ghost->next)
+        ghost->next->link = &ghost->next;
+    else
+        link->sent.last = &ghost->next;
+    link->bytes -= command->bytes.size;
+    command->link = NULL;
+    return true;
+}
+
+/* When nothing at all has come since it was sent, the connection is of no use. */
 static void time_out_sent(fl_redis_command *command)
 {
     fl_redis_link *link = command->on;
-    void (*ended)(fl_redis_command *) = command->ended;
-    command->code = "TIMEOUT";
-    (void)snprintf(command->problem, sizeof(command->problem), "no answer from %s within %llu ms",
-                   link->target->label, (unsigned long long)command->timeout);
-    bool is_silent = link->last_read <= command->sent_at;
-    fl_redis_command *ghost = fl_redis_command_new(0, command->replies);
-    if (ghost) { /* takes its place, and what is still to come */
-        ghost->on = link;
-        ghost->sent = true;
-        ghost->received = command->received;
-        ghost->next = command->next;
-        ghost->link = command->link;
-        *ghost->link = ghost;
-        if (ghost->next)
-            ghost->next->link = &ghost->next;
-        else
-            link->sent.last = &ghost->next;
-        link->bytes -= command->bytes.size;
-        command->link = NULL;
-    } else {
-        leave_queue(command);
-    }
-    ended(command);
-    if (!ghost || is_silent) lose(link, "no answer in time");
+    bool is_useless = link->last_read <= command->sent_at || !leave_ghost(link, command);
+    fail_command(command, "TIMEOUT", "no answer from %s within %llu ms", link->target->label,
+                 (unsigned long long)command->timeout);
+    if (is_useless) lose(link, "no answer in time");
 }
 
 static void command_timed_out(fl_deadline *deadline)
@@ -846,24 +846,28 @@ static void start_deadline(fl_redis_link *link, fl_redis_command *command)
         fl_thread_start_deadline(thread_of(link), &command->deadline, patience, command_timed_out);
 }
 
-void fl_redis_link_send(fl_redis_link *link, fl_redis_command *command)
+static bool is_refused(fl_redis_link *link, fl_redis_command *command)
 {
     const fl_redis_target *target = link->target;
     size_t pending = link->waiting.count + link->sent.count;
-    command->on = link;
-    if (link->lost_while_pinned) {
+    const char *full = NULL;
+    if (link->bytes + command->bytes.size > target->bytes_most) full = "max_bytes";
+    if (pending >= target->commands_most) full = "max_commands";
+    if (link->lost_while_pinned)
         fail_command(command, "CONNECTION", "the connection to %s was lost: %s", target->label,
                      link->problem);
-        return;
-    }
-    bool is_full =
-        pending >= target->commands_most || link->bytes + command->bytes.size > target->bytes_most;
-    if (is_full && command->ended) {
-        fail_command(command, "QUEUE_FULL", "%zu commands of %zu bytes wait for %s (max_%s)",
-                     pending, link->bytes, target->label,
-                     pending >= target->commands_most ? "commands" : "bytes");
-        return;
-    }
+    else if (full && command->ended)
+        fail_command(command, "QUEUE_FULL", "%zu commands of %zu bytes wait for %s (%s)", pending,
+                     link->bytes, target->label, full);
+    else
+        return false;
+    return true;
+}
+
+void fl_redis_link_send(fl_redis_link *link, fl_redis_command *command)
+{
+    command->on = link;
+    if (is_refused(link, command)) return;
     add_command(&link->waiting, command);
     link->bytes += command->bytes.size;
     start_deadline(link, command);
