@@ -694,6 +694,12 @@ describe_with("fl.redis", {}, nil, function(run_code, get_redis, get_server)
   end)
 end)
 
+it("lets apps load where there is no server", function()
+  local status, output = support.command { "routes", support.app(app_for("redis://localhost")) }
+  assert.equal(0, status.code, output)
+  assert.matches("/run", output)
+end)
+
 describe_with("fl.redis with a password", { password = "s3cr:t@" }, nil,
   function(run_code, get_redis)
   it("authenticates", function()

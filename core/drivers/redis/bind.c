@@ -19,7 +19,7 @@
 typedef enum { ONE, PIPELINE, PIPELINE_WITH_ERRORS, TRANSACTION } answer_kind;
 
 typedef struct link_handle {
-    fl_redis_link *link; /* NULL: not made, or closed by the collector */
+    fl_redis_link *link; /* NULL: where apps are only loaded, or closed by the collector */
 } link_handle;
 
 typedef struct command_op {
@@ -122,7 +122,7 @@ static int redis_target(lua_State *L)
 static link_handle *check_link(lua_State *L, int index)
 {
     link_handle *handle = luaL_checkudata(L, index, LINK);
-    if (!handle->link) luaL_error(L, "redis: the link is closed");
+    if (!handle->link) luaL_error(L, "redis: there is no server here");
     return handle;
 }
 
@@ -151,7 +151,7 @@ static int redis_link(lua_State *L)
 {
     const fl_redis_target *target = luaL_checkudata(L, 1, TARGET);
     bool is_subscriber = lua_toboolean(L, 2);
-    fl_state *state = check_state(L);
+    fl_state *state = fl_state_of(L);
     link_handle *handle = lua_newuserdata(L, sizeof(*handle));
     handle->link = NULL;
     luaL_getmetatable(L, LINK);
@@ -160,6 +160,7 @@ static int redis_link(lua_State *L)
     lua_pushvalue(L, 1);
     lua_rawseti(L, -2, 1);
     (void)lua_setfenv(L, -2);
+    if (!state) return 1;
     handle->link = fl_redis_link_new(state, target, is_subscriber);
     if (!handle->link) return luaL_error(L, "not enough memory");
     return 1;
