@@ -12,6 +12,9 @@
 #include "state.h"
 #include "thread.h"
 
+#define FREE_MOST 256    /* queries kept by a database to be used again */
+#define BUFFER_KEPT 2048 /* bytes, of each of their buffers */
+
 /* the database */
 
 const char *fl_db_option_of(const fl_db *db, const char *name)
@@ -46,8 +49,102 @@ static void free_options(fl_db *db)
     free(db->options);
 }
 
+/* queries */
+
+/* An old one keeps its buffers' memory. */
+static fl_query *reuse(fl_db *db)
+{
+    fl_query *query = db->free;
+    fl_buffer values = query->values, names = query->call.rows.names,
+              rows = query->call.rows.values;
+    db->free = query->next;
+    db->free_count--;
+    memset(query, 0, db->driver->query_size);
+    query->values = values;
+    query->call.rows.names = names;
+    query->call.rows.values = rows;
+    return query;
+}
+
+fl_query *fl_query_new(fl_db *db, fl_query_kind kind, unsigned call_count)
+{
+    fl_query *query = db->free ? reuse(db) : calloc(1, db->driver->query_size);
+    if (!query) return NULL;
+    query->db = db;
+    query->kind = kind;
+    query->keep = UINT64_MAX;
+    query->call_count = call_count;
+    query->calls = &query->call;
+    query->references = 1;
+    if (call_count > 1) query->calls = calloc(call_count, sizeof(*query->calls));
+    if (query->calls) return query;
+    query->calls = &query->call;
+    query->call_count = 0;
+    fl_query_release(query);
+    return NULL;
+}
+
+static void free_error(fl_db_error *error)
+{
+    if (!error->message) return;
+    free(error->message);
+    free(error->detail);
+    free(error->hint);
+    free(error->constraint);
+    free(error->table);
+    free(error->column);
+}
+
+static void close_calls(fl_query *query)
+{
+    for (unsigned i = 0; i < query->call_count; i++) {
+        fl_call *call = &query->calls[i];
+        fl_statement_release(call->statement);
+        if (call == &query->call) continue;
+        fl_buffer_close(&call->rows.names);
+        fl_buffer_close(&call->rows.values);
+    }
+    if (query->calls != &query->call) free(query->calls);
+}
+
+static void free_query(fl_query *query)
+{
+    fl_buffer_close(&query->values);
+    fl_buffer_close(&query->call.rows.names);
+    fl_buffer_close(&query->call.rows.values);
+    free(query);
+}
+
+static bool may_be_used_again(const fl_db *db)
+{
+    return db->free_count < FREE_MOST;
+}
+
+void fl_query_release(fl_query *query)
+{
+    fl_db *db = query->db;
+    if (--query->references > 0) return;
+    close_calls(query);
+    free_error(&query->error);
+    fl_session_drop(query->session);
+    if (!may_be_used_again(db)) {
+        free_query(query);
+        return;
+    }
+    fl_buffer_reset(&query->values, BUFFER_KEPT);
+    fl_buffer_reset(&query->call.rows.names, BUFFER_KEPT);
+    fl_buffer_reset(&query->call.rows.values, BUFFER_KEPT);
+    query->next = db->free;
+    db->free = query;
+    db->free_count++;
+}
+
 void fl_db_free(fl_db *db)
 {
+    for (fl_query *query = db->free, *next; query; query = next) {
+        next = query->next;
+        free_query(query);
+    }
     fl_statements_free(db->statements);
     free_options(db);
     free(db->url);
@@ -64,50 +161,6 @@ void fl_db_close_all(fl_state *state)
         fl_db_free(db);
     }
     state->databases = NULL;
-}
-
-/* queries */
-
-fl_query *fl_query_new(fl_db *db, fl_query_kind kind, unsigned call_count)
-{
-    fl_query *query = calloc(1, db->driver->query_size);
-    if (!query) return NULL;
-    query->db = db;
-    query->kind = kind;
-    query->keep = UINT64_MAX;
-    query->call_count = call_count;
-    query->calls = &query->call;
-    query->references = 1;
-    if (call_count > 1) query->calls = calloc(call_count, sizeof(*query->calls));
-    if (query->calls) return query;
-    free(query);
-    return NULL;
-}
-
-static void free_error(fl_db_error *error)
-{
-    free(error->message);
-    free(error->detail);
-    free(error->hint);
-    free(error->constraint);
-    free(error->table);
-    free(error->column);
-}
-
-void fl_query_release(fl_query *query)
-{
-    if (--query->references > 0) return;
-    for (unsigned i = 0; i < query->call_count; i++) {
-        fl_call *call = &query->calls[i];
-        fl_statement_release(call->statement);
-        fl_buffer_close(&call->rows.names);
-        fl_buffer_close(&call->rows.values);
-    }
-    if (query->calls != &query->call) free(query->calls);
-    fl_buffer_close(&query->values);
-    free_error(&query->error);
-    fl_session_drop(query->session);
-    free(query);
 }
 
 static void tell(fl_query *query)

@@ -144,7 +144,10 @@ struct fl_db {
     uint64_t pending_most;    /* queries */
     uint64_t pending;
     uint64_t queries, errors, reconnects;
-    fl_deadline idle; /* database.c's own: of a pool's state, when connections may have become so */
+    /* database.c's own */
+    fl_deadline idle; /* of a pool's state, when connections may have become so */
+    fl_query *free;   /* to be used again, with what their buffers hold */
+    unsigned free_count;
 };
 
 /* For drivers. */

@@ -9,8 +9,15 @@
 
 #define METATABLE "fasterlua.op"
 
+/* Known by its metatable's address, which costs less than its name. */
 fl_op *fl_op_check(lua_State *L, int index)
 {
+    const fl_state *state = fl_state_of(L);
+    if (state && lua_getmetatable(L, index)) {
+        bool is_op = lua_topointer(L, -1) == state->op_metatable;
+        lua_pop(L, 1);
+        if (is_op) return lua_touserdata(L, index);
+    }
     return luaL_checkudata(L, index, METATABLE);
 }
 
@@ -23,7 +30,7 @@ fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind)
     op->kind = kind;
     op->state = state;
     op->done = true;
-    luaL_getmetatable(L, METATABLE);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state->op_metatable_reference);
     lua_setmetatable(L, -2);
     return op;
 }
@@ -111,12 +118,29 @@ static int op_wait(lua_State *L)
     return 0;
 }
 
-/* op_take(op) -> true, value… | false, error   [-0, +n, e] */
+static void free_op(fl_op *op)
+{
+    if (op->kind->close) op->kind->close(op);
+    free(op->more);
+    op->more = NULL;
+}
+
+/* The collector has nothing to do for it any more.  [-0, +0, -] */
+static void spend(lua_State *L, fl_op *op)
+{
+    free_op(op);
+    lua_pushnil(L);
+    lua_setmetatable(L, 1);
+}
+
+/* op_take(op) -> true, value… | false, error | nothing: it is not done   [-0, +n, e] */
 static int op_take(lua_State *L)
 {
     fl_op *op = fl_op_check(L, 1);
-    if (!op->done) return luaL_error(L, "%s is not done", op->kind->name);
-    return op->kind->take(op, L);
+    if (!op->done) return 0;
+    int count = op->kind->take(op, L);
+    if (op->kind->once) spend(L, op);
+    return count;
 }
 
 /* op_cancel(op)   [-0, +0, e] */
@@ -136,10 +160,7 @@ static int op_cancel(lua_State *L)
 static int op_collect(lua_State *L)
 {
     fl_op *op = fl_op_check(L, 1);
-    if (!op->done || !op->kind) return 0;
-    if (op->kind->close) op->kind->close(op);
-    free(op->more);
-    op->more = NULL;
+    if (op->done && op->kind) free_op(op);
     return 0;
 }
 
@@ -155,5 +176,11 @@ void fl_op_functions(lua_State *L)
         lua_pushcfunction(L, op_collect);
         lua_setfield(L, -2, "__gc");
     }
-    lua_pop(L, 1);
+    fl_state *state = fl_state_of(L);
+    if (!state) {
+        lua_pop(L, 1);
+        return;
+    }
+    state->op_metatable = lua_topointer(L, -1);
+    state->op_metatable_reference = luaL_ref(L, LUA_REGISTRYINDEX);
 }

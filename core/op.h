@@ -19,12 +19,14 @@ typedef struct fl_op fl_op;
 
 typedef struct fl_op_kind {
     const char *name;
-    /* Pushes true and the values, or false and the error; may be called again.  [-0, +n, e] */
+    /* Pushes true and the values, or false and the error; may be called again, unless `once`.
+     * [-0, +n, e] */
     int (*take)(fl_op *op, lua_State *L);
     /* Asks the driver to stop early; fl_op_done must still follow. May be NULL. No Lua API. */
     void (*cancel)(fl_op *op);
     /* Frees what the result holds; called by the collector once done. May be NULL. */
     void (*close)(fl_op *op);
+    bool once; /* its result is taken once: it is closed then, and the collector does nothing */
 } fl_op_kind;
 
 struct fl_op {

@@ -79,8 +79,11 @@ struct fl_state {
     fl_task *own_tasks; /* without a request */
     fl_task *running;
     fl_op *ops;
-    fl_readiness *readiness; /* descriptors that it waits for */
-    fl_db *databases;        /* that it has opened */
+    const void *op_metatable;
+    int op_metatable_reference;
+    const void *db_metatable; /* of a database's handle; NULL: none was opened yet */
+    fl_readiness *readiness;  /* descriptors that it waits for */
+    fl_db *databases;         /* that it has opened */
     unsigned live_tasks;
 };
 

@@ -559,7 +559,7 @@ static void sleep_cancel(fl_op *op)
     fl_op_done(op);
 }
 
-static const fl_op_kind sleep_kind = {.name = "sleep", .take = sleep_take, .cancel = sleep_cancel};
+static const fl_op_kind sleep_kind = {"sleep", sleep_take, sleep_cancel, NULL, true};
 
 /* sleep(seconds) -> op   [-0, +1, e] */
 static int task_sleep(lua_State *L)

@@ -138,8 +138,8 @@ static void close_op(fl_op *op)
     self->wait = NULL;
 }
 
-static const fl_op_kind put_kind = {"a put", take_result, cancel, close_op};
-static const fl_op_kind take_kind = {"a take", take_result, cancel, close_op};
+static const fl_op_kind put_kind = {"a put", take_result, cancel, close_op, false};
+static const fl_op_kind take_kind = {"a take", take_result, cancel, close_op, false};
 
 /* Pushes an op with a wait that is in no line yet. */
 static channel_op *push_op(lua_State *L, fl_channel *channel, const fl_op_kind *kind)

@@ -197,7 +197,8 @@ static void close_op(fl_op *op)
     self->query = NULL;
 }
 
-static const fl_op_kind query_kind = {"a query", take, cancel, close_op};
+static const fl_op_kind query_kind = {"a query", take, cancel, close_op, true};
+static const fl_op_kind acquire_kind = {"a session", take, cancel, close_op, false}; /* undo */
 
 /* where */
 
@@ -207,8 +208,20 @@ static int no_server(lua_State *L)
                        "there is no server here: a database can be opened, but not used");
 }
 
+/* Known by its metatable's address, which costs less than its name. */
+static fl_db *quick_db(lua_State *L, int index)
+{
+    const fl_state *state = fl_state_of(L);
+    if (!state || !lua_getmetatable(L, index)) return NULL;
+    bool is_handle = lua_topointer(L, -1) == state->db_metatable;
+    lua_pop(L, 1);
+    return is_handle ? ((handle *)lua_touserdata(L, index))->db : NULL;
+}
+
 static place check_place(lua_State *L, int index)
 {
+    fl_db *quick = quick_db(L, index);
+    if (quick) return (place){quick, NULL};
     handle *self = lua_touserdata(L, index);
     place where = {NULL, NULL};
     if (!self || !lua_getmetatable(L, index)) luaL_checkudata(L, index, HANDLE);
@@ -231,7 +244,8 @@ static place check_place(lua_State *L, int index)
 static fl_query_op *make(lua_State *L, place where, fl_query_kind kind, unsigned calls,
                          fl_query_take how)
 {
-    fl_query_op *op = (fl_query_op *)fl_op_prepare(L, sizeof(*op), &query_kind);
+    fl_query_op *op = (fl_query_op *)fl_op_prepare(
+        L, sizeof(*op), kind == FL_QUERY_ACQUIRE ? &acquire_kind : &query_kind);
     op->take = how;
     op->query = fl_query_new(where.db, kind, calls);
     if (!op->query) luaL_error(L, "not enough memory");
@@ -859,6 +873,7 @@ int fl_db_module(lua_State *L)
     lua_newtable(L);
     fl_state_functions(L, functions);
     make_metatable(L, HANDLE, NULL);
+    if (fl_state_of(L)) fl_state_of(L)->db_metatable = lua_topointer(L, -1);
     lua_setfield(L, -2, "metatable");
     make_metatable(L, SESSION, collect_session);
     lua_setfield(L, -2, "session");

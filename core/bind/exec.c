@@ -180,7 +180,7 @@ static int start(exec_op *self, const fl_exec_program *program)
 /* run(argv[, options]) -> op   [-0, +1, e] */
 static int exec_run(lua_State *L)
 {
-    static const fl_op_kind kind = {"exec", take, cancel, close_op};
+    static const fl_op_kind kind = {"exec", take, cancel, close_op, true};
     lua_settop(L, OPTIONS);
     if (lua_isnil(L, OPTIONS)) {
         lua_newtable(L);

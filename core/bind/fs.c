@@ -254,7 +254,8 @@ static int start_with_path(lua_State *L, const action *what)
 /* read(path[, { offset =, size = }]) -> op   [-0, +1, e] */
 static int fs_read(lua_State *L)
 {
-    static const action what = {{"fs.read", take_data, cancel, close_op}, "read", FL_FILE_READ};
+    static const action what = {
+        {"fs.read", take_data, cancel, close_op, true}, "read", FL_FILE_READ};
     fl_file_order order = {.flags = O_RDONLY | CAREFULLY};
     check_path(L, 1);
     lua_settop(L, 2);
@@ -270,7 +271,7 @@ static int fs_read(lua_State *L)
 static int fs_write(lua_State *L)
 {
     static const action what = {
-        {"fs.write", take_nothing, cancel, close_op}, "write", FL_FILE_WRITE};
+        {"fs.write", take_nothing, cancel, close_op, true}, "write", FL_FILE_WRITE};
     fl_file_order order = {.flags = O_WRONLY | O_CREAT | CAREFULLY};
     check_path(L, 1);
     order.text.data = luaL_checklstring(L, 2, &order.text.size);
@@ -284,14 +285,16 @@ static int fs_write(lua_State *L)
 /* stat(path) -> op   [-0, +1, e] */
 static int fs_stat(lua_State *L)
 {
-    static const action what = {{"fs.stat", take_status, cancel, close_op}, "stat", FL_FILE_STAT};
+    static const action what = {
+        {"fs.stat", take_status, cancel, close_op, true}, "stat", FL_FILE_STAT};
     return start_with_path(L, &what);
 }
 
 /* list(path) -> op   [-0, +1, e] */
 static int fs_list(lua_State *L)
 {
-    static const action what = {{"fs.list", take_names, cancel, close_op}, "list", FL_FILE_LIST};
+    static const action what = {
+        {"fs.list", take_names, cancel, close_op, true}, "list", FL_FILE_LIST};
     return start_with_path(L, &what);
 }
 
@@ -299,7 +302,7 @@ static int fs_list(lua_State *L)
 static int fs_mkdir(lua_State *L)
 {
     static const action what = {
-        {"fs.mkdir", take_nothing, cancel, close_op}, "make directory", FL_FILE_MKDIR};
+        {"fs.mkdir", take_nothing, cancel, close_op, true}, "make directory", FL_FILE_MKDIR};
     return start_with_path(L, &what);
 }
 
@@ -307,7 +310,7 @@ static int fs_mkdir(lua_State *L)
 static int fs_remove(lua_State *L)
 {
     static const action what = {
-        {"fs.remove", take_nothing, cancel, close_op}, "remove", FL_FILE_REMOVE};
+        {"fs.remove", take_nothing, cancel, close_op, true}, "remove", FL_FILE_REMOVE};
     return start_with_path(L, &what);
 }
 
@@ -315,7 +318,7 @@ static int fs_remove(lua_State *L)
 static int fs_exists(lua_State *L)
 {
     static const action what = {
-        {"fs.exists", take_found, cancel, close_op}, "look for", FL_FILE_EXISTS};
+        {"fs.exists", take_found, cancel, close_op, true}, "look for", FL_FILE_EXISTS};
     return start_with_path(L, &what);
 }
 
@@ -323,7 +326,7 @@ static int fs_exists(lua_State *L)
 static int fs_rename(lua_State *L)
 {
     static const action what = {
-        {"fs.rename", take_nothing, cancel, close_op}, "rename", FL_FILE_RENAME};
+        {"fs.rename", take_nothing, cancel, close_op, true}, "rename", FL_FILE_RENAME};
     check_path(L, 1);
     check_path(L, 2);
     lua_settop(L, 2);

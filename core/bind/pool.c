@@ -161,7 +161,7 @@ static void close_op(fl_op *op)
     self->job = NULL;
 }
 
-static const fl_op_kind job_kind = {"a job", take, cancel, close_op};
+static const fl_op_kind job_kind = {"a job", take, cancel, close_op, false};
 
 /* run */
 

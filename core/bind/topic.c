@@ -99,7 +99,7 @@ static void close_op(fl_op *op)
     self->subscriber = NULL;
 }
 
-static const fl_op_kind next_kind = {"a message", take_result, cancel, close_op};
+static const fl_op_kind next_kind = {"a message", take_result, cancel, close_op, false};
 
 static int next(next_op *self, bool waits)
 {

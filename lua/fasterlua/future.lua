@@ -16,15 +16,16 @@ local AWAIT = task.AWAIT
 local CANNOT_SUSPEND = coroutines.CANNOT_SUSPEND
 local isyieldable, raw_yield = coroutines.raw.isyieldable, coroutines.raw.yield
 local new_ticket, wake = task.ticket, task.wake
-local op_done, op_take, op_wait = task.op_done, task.op_take, task.op_wait
+local op_take, op_wait = task.op_take, task.op_wait
 local getmetatable, setmetatable, type, error = getmetatable, setmetatable, type, error
-local rawequal, select, unpack, xpcall = rawequal, select, unpack, xpcall
+local rawequal, rawset, select, unpack, xpcall = rawequal, rawset, select, unpack, xpcall
 local debug_traceback, sub = debug.traceback, string.sub
 
 local future = {}
 
--- All fields of a future are there from the start and never nil: what is absent is `false`, so that
--- __index and __newindex see only the programmer's mistakes.
+-- No field of a future is ever nil: what is absent is `false`. Those that most futures use are
+-- there from the start, eight, which is what a table has room for before it doubles; the others
+-- are found as defaults. What is neither is the programmer's mistake.
 --
 ---@class fasterlua.Future
 ---@field _state integer PENDING, VALUE, VALUES or FAILED
@@ -45,6 +46,16 @@ local future = {}
 local Future = { __name = "fasterlua.future" }
 local methods = {}
 
+local defaults = {
+  _traceback = false,
+  _is_watched = false,
+  _is_detached = false,
+  _on_cancel = false,
+  _received = false,
+  _children = false,
+  _extra = false,
+}
+
 local PENDING, VALUE, VALUES, FAILED = 1, 2, 3, 4
 local NOTHING = { n = 0 } -- the packed values of a future without values
 local NIL_ERROR = {} -- stands for the error value nil
@@ -53,19 +64,12 @@ local function new()
   return setmetatable({
     _state = PENDING,
     _value = false,
-    _traceback = false,
     _task = false,
     _op = false,
     _waiters = false,
     _waiting = 0,
     _is_awaited = false,
-    _is_watched = false,
-    _is_detached = false,
-    _on_cancel = false,
     _undo = false,
-    _received = false,
-    _children = false,
-    _extra = false,
   }, Future)
 end
 
@@ -85,16 +89,21 @@ for _, name in ipairs { "add", "sub", "mul", "div", "mod", "pow" } do
   Future["__" .. name] = forgotten "arithmetic on"
 end
 
-function Future.__index(_, key)
-  local method = methods[key]
-  if method then
-    return method
-  end
-  error(('indexing (field "%s") a future: did you forget await?'):format(tostring(key)), 2)
+-- Methods and defaults; below them nothing but mistakes.
+Future.__index = setmetatable(methods, {
+  __index = function(_, key)
+    error(('indexing (field "%s") a future: did you forget await?'):format(tostring(key)), 2)
+  end,
+})
+for field, value in pairs(defaults) do
+  methods[field] = value
 end
 
-function Future.__newindex(_, key)
-  error(('setting field "%s" of a future: did you forget await?'):format(tostring(key)), 2)
+function Future.__newindex(self, key, value)
+  if defaults[key] == nil then
+    error(('setting field "%s" of a future: did you forget await?'):format(tostring(key)), 2)
+  end
+  rawset(self, key, value)
 end
 
 local state_names = { "pending", "done", "done", "failed" }
@@ -300,6 +309,8 @@ end
 local function settle_taken(self, ok, ...)
   if ok then
     return settle(self, ...)
+  elseif ok == nil then
+    return -- it is not done
   end
   local err, traceback = ...
   if type(err) == "table" and err.message and not getmetatable(err) then
@@ -311,7 +322,7 @@ end
 -- Notices that the operation behind a pending future has ended.
 local function refresh(self)
   local op = self._op
-  if op and self._state == PENDING and op_done(op) then
+  if op and self._state == PENDING then
     settle_taken(self, op_take(op))
   end
 end

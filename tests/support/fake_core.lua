@@ -144,6 +144,9 @@ function scheduler.op_wait(op, ticket)
 end
 
 function scheduler.op_take(op)
+  if not op.is_done then
+    return
+  end
   return unpack(op.results, 1, op.results.n)
 end
 

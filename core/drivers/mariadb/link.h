@@ -5,8 +5,8 @@
  * then it rolls back what is open and forgets what was set.
  *
  * Statements are prepared at their first use and stay so; those that MariaDB does not prepare, and
- * the few of our own, are sent as text. Rows are taken as they come, never kept twice; those of a
- * stream wait in the server, behind a cursor. */
+ * the few of our own, are sent as text. Rows are taken as they come, never kept twice;
+ * those of a stream are left where they are until they are asked for. */
 #ifndef FL_MARIADB_LINK_H
 #define FL_MARIADB_LINK_H
 
@@ -32,7 +32,7 @@ typedef enum {
     FL_LINK_ASKING_MORE,  /* results of it */
     FL_LINK_COMMITTING,   /* a batch */
     FL_LINK_UNDOING,
-    FL_LINK_CLOSING_STREAM,
+    FL_LINK_CLOSING,      /* a statement that is not needed any more */
     FL_LINK_ABSORBING,    /* a KILL QUERY that came too late */
     FL_LINK_ROLLING_BACK, /* what a session has left open */
     FL_LINK_RESETTING,
@@ -50,8 +50,10 @@ struct fl_mariadb_link {
     fl_mariadb_session *session; /* whose it is; NULL: nobody's */
     fl_mariadb_prepared_list prepared;
     fl_mariadb_arguments arguments;
-    MYSQL_STMT *handle; /* of the call that runs */
-    MYSQL_STMT *stream; /* a cursor, which stays from query to query */
+    MYSQL_STMT *handle;         /* of the call that runs */
+    fl_mariadb_prepared *entry; /* where that is kept; NULL: nowhere */
+    MYSQL_STMT *stream;         /* whose rows are not all read, from query to query */
+    MYSQL_STMT *leaving;        /* to be closed when nothing runs; NULL: none */
     fl_mariadb_column *columns;
     unsigned width, room;
     uint64_t rows;       /* that the call has brought */
@@ -66,6 +68,7 @@ struct fl_mariadb_link {
     bool sent;      /* a statement of the query was executed, or may have been */
     bool stream_ended;
     bool was_killed, was_interrupted;
+    bool is_cut;      /* nothing will be answered any more */
     bool is_dirty;    /* the session has settings of its own */
     bool is_released; /* by its session, and not clean yet */
     bool is_stepping, is_dead;

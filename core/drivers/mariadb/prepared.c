@@ -9,26 +9,54 @@ static fl_mariadb_prepared **place_of(fl_mariadb_prepared_list *list, const fl_s
     return at;
 }
 
-MYSQL_STMT *fl_mariadb_prepared_find(fl_mariadb_prepared_list *list, const fl_statement *statement)
+fl_mariadb_prepared *fl_mariadb_prepared_find(fl_mariadb_prepared_list *list,
+                                              const fl_statement *statement)
 {
     fl_mariadb_prepared **at = place_of(list, statement), *found = *at;
     if (!found) return NULL;
     *at = found->next;
     found->next = list->first;
     list->first = found;
-    return found->handle;
+    return found;
 }
 
-bool fl_mariadb_prepared_add(fl_mariadb_prepared_list *list, fl_statement *statement,
-                             MYSQL_STMT *handle)
+static void forget(fl_mariadb_prepared *self)
 {
-    fl_mariadb_prepared *added = malloc(sizeof(*added));
-    if (!added) return false;
+    fl_statement_release(self->statement);
+    fl_buffer_close(&self->names);
+    free(self->columns);
+    free(self);
+}
+
+static bool read_columns(fl_mariadb_prepared *self)
+{
+    self->width = mysql_stmt_field_count(self->handle);
+    if (self->width == 0) return true;
+    const MYSQL_FIELD *fields = mariadb_stmt_fetch_fields(self->handle);
+    self->columns = calloc(self->width, sizeof(*self->columns));
+    for (unsigned i = 0; self->columns && i < self->width; i++) {
+        fl_mariadb_column_read(&self->columns[i], &fields[i]);
+        fl_values_text(&self->names, fl_slice_of(fields[i].name, fields[i].name_length));
+    }
+    return self->columns && !self->names.failed;
+}
+
+fl_mariadb_prepared *fl_mariadb_prepared_add(fl_mariadb_prepared_list *list,
+                                             fl_statement *statement, MYSQL_STMT *handle)
+{
+    fl_mariadb_prepared *added = calloc(1, sizeof(*added));
+    if (!added) return NULL;
     fl_statement_hold(statement);
-    *added = (fl_mariadb_prepared){list->first, statement, handle};
+    added->statement = statement;
+    added->handle = handle;
+    if (!read_columns(added)) {
+        forget(added);
+        return NULL;
+    }
+    added->next = list->first;
     list->first = added;
     list->count++;
-    return true;
+    return added;
 }
 
 static MYSQL_STMT *take_out(fl_mariadb_prepared_list *list, fl_mariadb_prepared **at)
@@ -38,8 +66,7 @@ static MYSQL_STMT *take_out(fl_mariadb_prepared_list *list, fl_mariadb_prepared 
     MYSQL_STMT *handle = found->handle;
     *at = found->next;
     list->count--;
-    fl_statement_release(found->statement);
-    free(found);
+    forget(found);
     return handle;
 }
 

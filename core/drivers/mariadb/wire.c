@@ -19,10 +19,11 @@
 /* The password never goes out readable, whatever a server asks for. */
 #define METHODS "mysql_native_password,client_ed25519,caching_sha2_password,sha256_password,parsec"
 
-/* The scanner of statements reads as the server does: no ANSI_QUOTES, alone or in a combination,
- * no NO_BACKSLASH_ESCAPES. */
+/* A stream's reader may be slow. The scanner of statements reads as the server does: no
+ * ANSI_QUOTES, alone or in a combination, no NO_BACKSLASH_ESCAPES. */
 const char fl_mariadb_setup[] =
-    "set autocommit = 1, time_zone = '+00:00', sql_mode = concat('STRICT_TRANS_TABLES,', "
+    "set autocommit = 1, net_write_timeout = 600, time_zone = '+00:00', sql_mode = "
+    "concat('STRICT_TRANS_TABLES,', "
     "replace(replace(replace(replace(replace(replace(replace(replace(@@sql_mode, "
     "'NO_BACKSLASH_ESCAPES', ''), 'ANSI_QUOTES', ''), 'ANSI', ''), 'ORACLE', ''), 'MSSQL', ''), "
     "'DB2', ''), 'MAXDB', ''), 'POSTGRESQL', ''))";
@@ -104,11 +105,21 @@ static unsigned short port_of(const fl_db *db)
     return port && *port ? (unsigned short)strtoul(port, NULL, 10) : DEFAULT_PORT;
 }
 
+static const char *host_of(const fl_db *db)
+{
+    const char *host = fl_db_option_of(db, "host");
+    return host && *host ? host : "127.0.0.1";
+}
+
+/* A certificate is checked by the name that the library connects to: so that is looked up once
+ * more, by the library, which waits for it; it has just been found. */
 static int begin_connect(fl_mariadb_wire *wire)
 {
     const fl_db *db = wire->db;
     const char *socket = fl_db_option_of(db, "socket");
     const char *host = socket ? NULL : wire->addresses;
+    bool name_too;
+    if (host && wants_tls(db, &name_too) && name_too) host = host_of(db);
     unsigned protocol = socket ? MYSQL_PROTOCOL_SOCKET : MYSQL_PROTOCOL_TCP;
     (void)mysql_options(wire->mysql, MYSQL_OPT_PROTOCOL, &protocol);
     return mysql_real_connect_start(&wire->connected, wire->mysql, host,
@@ -160,10 +171,10 @@ static int go_on(fl_mariadb_wire *wire, int events)
 
 static void ready(fl_readiness *readiness, int status, int events);
 
-/* The library opens and closes the socket as it likes. */
-static int follow_socket(fl_mariadb_wire *wire)
+/* The library opens and closes the socket as it likes. While it connects, `pvio` is not set yet. */
+static int follow_socket(fl_mariadb_wire *wire, bool waits)
 {
-    int fd = wire->mysql->net.pvio ? mysql_get_socket(wire->mysql) : -1;
+    int fd = waits || wire->mysql->net.pvio ? mysql_get_socket(wire->mysql) : -1;
     bool open = wire->readiness.link != NULL;
     if (fd == (open ? wire->readiness.fd : -1)) return 0;
     fl_readiness_close(&wire->readiness);
@@ -185,7 +196,7 @@ static void end(fl_mariadb_wire *wire)
     if (wire->call == FL_WIRE_FREE) wire->statement = NULL;
     wire->call = FL_WIRE_NOTHING;
     fl_deadline_stop(&wire->patience);
-    if (follow_socket(wire) < 0) wire->status = 1;
+    if (follow_socket(wire, false) < 0) wire->status = 1;
     fl_mariadb_wire_listen(wire, true);
 }
 
@@ -194,7 +205,7 @@ static void impatient(fl_deadline *deadline);
 /* Says whether the call has ended. */
 static bool settle(fl_mariadb_wire *wire, int waits)
 {
-    if (waits != 0 && follow_socket(wire) < 0) {
+    if (waits != 0 && (follow_socket(wire, true) < 0 || wire->fd < 0)) {
         give_up(wire);
         waits = 0;
     }
@@ -316,9 +327,8 @@ static bool connect_to(fl_mariadb_wire *wire, const char *host)
 
 static bool start_connect(fl_mariadb_wire *wire)
 {
-    const char *host = fl_db_option_of(wire->db, "host");
     if (fl_db_option_of(wire->db, "socket")) return settle(wire, begin(wire));
-    return connect_to(wire, host && *host ? host : "127.0.0.1");
+    return connect_to(wire, host_of(wire->db));
 }
 
 /* in order of life */
@@ -328,6 +338,7 @@ int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts)
     fl_server *server = counts ? db->state->thread->server : NULL;
     if (server && !fl_db_take_connection(db)) return UV_EMFILE;
     wire->db = db;
+    wire->address = db->state->address;
     wire->server = server;
     wire->fd = -1;
     wire->lease.released = released;
@@ -335,8 +346,9 @@ int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts)
     wire->mysql = mysql_init(NULL);
     int status = wire->mysql ? 0 : UV_ENOMEM;
     pthread_mutex_init(&wire->lock, NULL);
-    if (status == 0) status = fl_address_lend(db->state->address, &wire->lease);
+    if (status == 0) status = fl_address_lend(wire->address, &wire->lease);
     if (status == 0) {
+        fl_address_hold(wire->address); /* the state's own is gone when it closes its databases */
         set_options(wire->mysql, db);
         return 0;
     }
@@ -379,7 +391,8 @@ void fl_mariadb_wire_close(fl_mariadb_wire *wire)
     wire->call = FL_WIRE_NOTHING;
     fl_deadline_stop(&wire->patience);
     fl_readiness_close(&wire->readiness);
-    bool lent = fl_address_give_back(wire->db->state->address, &wire->lease);
+    bool lent = fl_address_give_back(wire->address, &wire->lease);
+    fl_address_release(wire->address);
     mysql_close(wire->mysql);
     wire->mysql = NULL;
     wire->fd = -1;

@@ -16,6 +16,7 @@
 
 #include <mysql.h>
 
+#include "address.h"
 #include "database.h"
 #include "lease.h"
 #include "readiness.h"
@@ -58,7 +59,8 @@ struct fl_mariadb_wire {
     fl_resolve *resolve;
     char *addresses; /* of the host, numbers; NULL: it is not looked up */
     fl_lease lease;
-    fl_server *server; /* whose connections it counts among; NULL: it does not */
+    fl_address *address; /* held while it is open */
+    fl_server *server;   /* whose connections it counts among; NULL: it does not */
     pthread_mutex_t lock;
     int fd; /* under the lock; -1: none */
 };

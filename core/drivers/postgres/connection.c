@@ -448,6 +448,17 @@ static void want(fl_pg_connection *self)
     fl_readiness_want(&self->readiness, events);
 }
 
+/* The server can begin with the first item when its first byte has been sent. */
+static void note_sent(fl_pg_connection *self, size_t size)
+{
+    const fl_pg_item *item = self->first;
+    if (item && item->is_written && item->began_at >= self->sent &&
+        item->began_at < self->sent + size)
+        fl_pg_exchange_begin_first(self);
+    self->written += size;
+    self->sent += (uint64_t)size;
+}
+
 /* What the server has said before it went is still to be read: that ends the connection. */
 static void write_some(fl_pg_connection *self)
 {
@@ -459,8 +470,7 @@ static void write_some(fl_pg_connection *self)
             self->is_mute = true;
             return;
         }
-        self->written += (size_t)size;
-        self->sent += (uint64_t)size;
+        note_sent(self, (size_t)size);
     }
     self->written = 0;
     fl_buffer_reset(&self->out, OUT_KEPT);

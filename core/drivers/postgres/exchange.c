@@ -24,7 +24,7 @@ static uint64_t now_of(const fl_pg_connection *self)
     return fl_db_now(&self->pg->db);
 }
 
-static void begin_head(fl_pg_connection *self)
+void fl_pg_exchange_begin_first(fl_pg_connection *self)
 {
     self->head_since = now_of(self);
     self->head_waited = fl_thread_waited(self->pg->db.state->thread);
@@ -102,9 +102,18 @@ void fl_pg_exchange_cancel_first(fl_pg_connection *self)
                              no_answer);
 }
 
+/* A session whose beginning failed is none. */
+static void leave_session(fl_pg_connection *self, fl_query *query)
+{
+    ((fl_pg_session *)query->session)->connection = NULL;
+    self->session = NULL;
+    fl_pg_exchange_reset(self);
+}
+
 static void drop_unwritten(fl_pg_connection *self, fl_query *query)
 {
     fl_pg_item_remove(self, &fl_pg_query_of(query)->item);
+    if (query->kind == FL_QUERY_ACQUIRE) leave_session(self, query);
     fl_pg_query_cancelled(query);
 }
 
@@ -332,7 +341,7 @@ static void write_item(fl_pg_connection *self, fl_pg_item *item)
 {
     item->began_at = self->sent + fl_pg_connection_unwritten(self);
     item->is_written = true;
-    if (item == self->first) begin_head(self);
+    if (item == self->first) fl_pg_exchange_begin_first(self);
     fl_buffer_slice(&self->out,
                     fl_slice_of(self->prepared.closing.data, self->prepared.closing.size));
     fl_buffer_reset(&self->prepared.closing, 1024);
@@ -390,22 +399,13 @@ void fl_pg_exchange_add(fl_pg_connection *self, fl_query *query)
 static void after_item(fl_pg_connection *self)
 {
     fl_pg_item *item = self->first;
-    begin_head(self);
+    fl_pg_exchange_begin_first(self);
     if (item && item->is_written && item->query && item->query->is_cancelling)
         fl_pg_exchange_cancel_first(self);
     if (self->phase != FL_PG_READY) return;
     fl_pg_exchange_pump(self);
-    if (self->first) return;
-    self->idle_since = self->head_since;
-    if (fl_pg_exchange_is_idle(self)) fl_pg_pool_idle(self);
-}
-
-/* A session whose beginning failed is none. */
-static void leave_session(fl_pg_connection *self, fl_query *query)
-{
-    ((fl_pg_session *)query->session)->connection = NULL;
-    self->session = NULL;
-    fl_pg_exchange_reset(self);
+    if (!self->first) self->idle_since = now_of(self);
+    if (self->is_shared || fl_pg_exchange_is_idle(self)) fl_pg_pool_idle(self);
 }
 
 /* What the loop did meanwhile is not the statement's time; but it may have been busy while a slow
@@ -587,6 +587,8 @@ static bool may_run_again(const fl_pg_connection *self, const fl_pg_query *q)
 static void query_failed(fl_pg_connection *self, fl_pg_query *q, const fl_pg_error *error)
 {
     bool stale = is_stale(self, q, error), again = may_run_again(self, q);
+    bool is_simple = fl_pg_streaming_is_simple(self, q);
+    if (q->item.kind == FL_PG_ITEM_STREAM) self->stream = FL_PG_NO_STREAM;
     if (q->item.kind != FL_PG_ITEM_COPY && stale && q->answering < q->query.call_count)
         unlearn(self, q->query.calls[q->answering].statement);
     drop_parsing(self, q);
@@ -596,7 +598,7 @@ static void query_failed(fl_pg_connection *self, fl_pg_query *q, const fl_pg_err
         self->may_be_hit = false;
     if (!q->is_again) fl_pg_query_refused(&q->query, error);
     if (self->writer != &q->item) return;
-    if (!fl_pg_streaming_is_simple(self, q)) {
+    if (!is_simple) {
         self->writer = NULL;
         fl_pg_write_bare(&self->out, 'S');
         fl_pg_connection_flush_soon(self);

@@ -15,6 +15,7 @@ void fl_pg_exchange_reset(fl_pg_connection *self);
 bool fl_pg_exchange_is_idle(const fl_pg_connection *self); /* and can be somebody's */
 
 /* For connection.c. */
+void fl_pg_exchange_begin_first(fl_pg_connection *self); /* the server comes to the first item */
 void fl_pg_exchange_message(fl_pg_connection *self, const fl_pg_message *message);
 void fl_pg_exchange_too_large(fl_pg_connection *self); /* a row is passed over */
 void fl_pg_exchange_parsed(fl_pg_connection *self);    /* all that was read */

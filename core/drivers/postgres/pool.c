@@ -11,10 +11,11 @@
 #define FAST (5 * FL_PG_MILLISECOND)       /* statements that others may wait behind */
 #define STALLED (20 * FL_PG_MILLISECOND)   /* a shared connection whose first item takes longer */
 #define SETTLED (1000 * FL_PG_MILLISECOND) /* a connection that lived so long was a good one */
+#define CROWDED 16                         /* items on a shared connection: another is wanted */
 #define FIRST_PAUSE 50                     /* ms */
 #define LONGEST_PAUSE 500
 #define HOPELESS_PAUSE 2000
-#define CROWDED_PAUSE 100
+#define FULL_PAUSE 100
 
 /* lines of queries */
 
@@ -74,10 +75,17 @@ static bool is_usable(const fl_pg_connection *connection, uint64_t now)
     return !connection->first || now < connection->head_since + STALLED;
 }
 
+/* When the loop had waited last, by its clock of milliseconds: what has come since has come before
+ * anybody looked. */
+static uint64_t seen_at(const fl_pg *pg)
+{
+    return uv_now(&pg->db.state->thread->loop) * FL_PG_MILLISECOND;
+}
+
 static fl_pg_connection *find_shared(fl_pg *pg)
 {
     fl_pg_connection *best = NULL;
-    uint64_t now = fl_db_now(&pg->db);
+    uint64_t now = seen_at(pg);
     for (fl_pg_connection *each = pg->connections; each; each = each->next)
         if (is_usable(each, now) && (!best || each->items < best->items)) best = each;
     return best;
@@ -166,7 +174,7 @@ static void try_to_connect(fl_pg *pg, bool is_shared)
                     ? "the server process has as many connections as db_connections "
                       "allows"
                     : uv_strerror(status));
-    pause_until(pg, CROWDED_PAUSE);
+    pause_until(pg, FULL_PAUSE);
 }
 
 static bool could_share(const fl_query *query)
@@ -183,14 +191,15 @@ static bool wants_first_shared(const fl_pg *pg)
 static bool wants_shared(const fl_pg *pg)
 {
     connection_count count = count_connections(pg, true);
-    if (count.all >= pg->shared_most || count.connecting || !may_connect(pg)) return false;
-    return pg->fast.first || (count.all == 0 && could_share(pg->slow.first));
+    return count.all < pg->shared_most && count.connecting == 0 && may_connect(pg);
 }
 
 static void connect_more(fl_pg *pg)
 {
     connection_count own = count_connections(pg, false);
-    if (wants_shared(pg)) try_to_connect(pg, true);
+    if ((pg->fast.first || (could_share(pg->slow.first) && wants_first_shared(pg))) &&
+        wants_shared(pg))
+        try_to_connect(pg, true);
     unsigned wanted = 0;
     for (const fl_query *each = pg->slow.first; each && wanted < pg->db.pool; each = each->next)
         wanted++;
@@ -282,6 +291,7 @@ void fl_pg_pool_serve(fl_pg *pg)
 {
     fl_pg_connection *connection;
     if (pg->is_serving || pg->is_closing) return;
+    if (!pg->waiting && !fl_deadline_started(&pg->clock)) return;
     pg->is_serving = true;
     while (pg->fast.first && (connection = find_shared(pg)))
         assign_waiting(connection, pg->fast.first);
@@ -300,13 +310,21 @@ static void wait(fl_pg *pg, fl_query *query)
     pg->waiting++;
 }
 
+/* One that is fast goes to a shared connection, or, while those are held up, to any that is idle.
+ */
+static fl_pg_connection *choose(fl_pg *pg, bool fast)
+{
+    fl_pg_connection *connection = NULL;
+    if (fast && !pg->fast.first) connection = find_shared(pg);
+    if (connection && connection->items >= CROWDED && wants_shared(pg)) try_to_connect(pg, true);
+    if (connection || pg->slow.first) return connection;
+    return fast && count_connections(pg, true).ready == 0 ? NULL : find_idle(pg);
+}
+
 void fl_pg_pool_submit(fl_pg *pg, fl_query *query)
 {
     bool fast = is_fast(query);
-    fl_pg_connection *connection = NULL;
-    if (fast && !pg->fast.first) connection = find_shared(pg);
-    if (fast && !connection && count_connections(pg, true).ready > 0) fast = false;
-    if (!fast && !pg->slow.first && !connection) connection = find_idle(pg);
+    fl_pg_connection *connection = choose(pg, fast);
     fl_pg_query_of(query)->is_fast = fast;
     if (connection) {
         if (could_share(query) && wants_first_shared(pg)) try_to_connect(pg, true);
@@ -357,7 +375,7 @@ void fl_pg_pool_connected(fl_pg_connection *connection)
     fl_pg_pool_serve(pg);
 }
 
-/* Those that are lost together lengthen it once. */
+/* Several attempts that fail together count as one. */
 static void lengthen_pause(fl_pg *pg)
 {
     if (fl_db_now(&pg->db) < pg->attempt_at) return;
@@ -387,7 +405,7 @@ void fl_pg_pool_refused(fl_pg *pg, const char *why, bool needs_password)
     uint64_t now = fl_db_now(&pg->db);
     say_why(pg, why);
     pg->is_hopeless = needs_password || is_for_good(why);
-    if (!pg->failing_since) {
+    if (!pg->failing_since && !has_ready(pg)) {
         pg->failing_since = now;
         fl_log_printf(pg->db.state->thread->log, FL_LOG_WARN, "%s: cannot connect: %s", pg->db.name,
                       why);

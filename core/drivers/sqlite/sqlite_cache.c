@@ -164,8 +164,10 @@ int fl_sqlite_cache_take(fl_sqlite_cache *cache, fl_sqlite_prepared **out, fl_sq
 
 void fl_sqlite_cache_give(fl_sqlite_cache *cache, fl_sqlite_prepared *prepared)
 {
-    (void)sqlite3_reset(prepared->statement);
-    (void)sqlite3_clear_bindings(prepared->statement);
+    if (prepared->statement) {
+        (void)sqlite3_reset(prepared->statement);
+        (void)sqlite3_clear_bindings(prepared->statement);
+    }
     prepared->is_out = false;
     if (prepared->is_private)
         prepared_free(prepared);

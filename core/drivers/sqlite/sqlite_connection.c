@@ -142,6 +142,12 @@ static int set_up_reader(fl_sqlite_connection *connection)
     return fl_sqlite_connection_do(connection, "pragma query_only = on");
 }
 
+/* Is it a database? And what snapshot is there now? */
+static int look(fl_sqlite_connection *connection)
+{
+    return fl_sqlite_connection_do(connection, "select 1 from sqlite_schema limit 1");
+}
+
 static int set_up(fl_sqlite_connection *connection)
 {
     sqlite3 *db = connection->db;
@@ -152,13 +158,13 @@ static int set_up(fl_sqlite_connection *connection)
     if (connection->options->sleeps)
         (void)sqlite3_create_function(db, "fasterlua_sleep", 1, SQLITE_UTF8, connection,
                                       sleep_function, NULL, NULL);
-    int result = fl_sqlite_connection_do(connection, "pragma foreign_keys = on;"
+    int result = look(connection);
+    if (result == SQLITE_OK)
+        result = fl_sqlite_connection_do(connection, "pragma foreign_keys = on;"
                                                      "pragma temp_store = memory");
     if (result == SQLITE_OK)
-        result = sqlite3_exec(db, "select 1 from sqlite_schema limit 1", NULL, NULL,
-                              NULL); /* is it a database? */
-    if (result == SQLITE_OK)
         result = connection->writes ? set_up_writer(connection) : set_up_reader(connection);
+    if (result == SQLITE_OK) result = look(connection); /* all its files are open now */
     (void)sqlite3_set_authorizer(db, authorize, connection);
     return result;
 }

@@ -70,7 +70,9 @@ static fl_sqlite_link *link_of(fl_sqlite *self)
 
 static int open_db(fl_db *db, char *why, size_t why_size)
 {
-    return fl_sqlite_options_read(&((fl_sqlite *)db)->options, db, why, why_size);
+    fl_sqlite *self = (fl_sqlite *)db;
+    fl_sqlite_queue_init(&self->unsent);
+    return fl_sqlite_options_read(&self->options, db, why, why_size);
 }
 
 static void take_out(fl_query *query)
@@ -96,7 +98,7 @@ static void abandon(fl_sqlite *self, fl_sqlite_query *query)
     take_out(&query->query);
     job->query = NULL;
     query->job = NULL;
-    atomic_store(&job->stopped, true);
+    fl_sqlite_job_stop(job);
     if (fl_sqlite_file_withdraw(self->link->file, job)) fl_sqlite_job_release(job);
     fl_sqlite_job_release(job);
 }
@@ -105,6 +107,7 @@ static void close_db(fl_db *db)
 {
     fl_sqlite *self = (fl_sqlite *)db;
     while (self->first) abandon(self, (fl_sqlite_query *)self->first);
+    fl_turn_end_stop(&self->sending);
     if (self->link) {
         unlink_file(self->link);
         fl_sqlite_file_wait(self->link->file);
@@ -178,10 +181,13 @@ static void impatient(fl_deadline *deadline)
     fl_sqlite_job_release(job);
 }
 
+/* In a session only what may need another connection waits for one. */
 static void be_patient(fl_sqlite_query *query)
 {
     const fl_db *db = query->query.db;
-    if (db->pool_timeout == 0) return;
+    fl_query_kind kind = query->query.kind;
+    bool is_seated = query->query.session && kind != FL_QUERY_ACQUIRE && kind != FL_QUERY_STREAM;
+    if (db->pool_timeout == 0 || is_seated) return;
     query->patience.state = db->state;
     fl_thread_start_deadline(db->state->thread, &query->patience, db->pool_timeout, impatient);
 }
@@ -220,6 +226,13 @@ static bool find_path(fl_query *query, fl_sqlite_job *job)
     return size >= 0;
 }
 
+/* All at once: threads are woken once for all that the loop's turn has asked for. */
+static void send_all(fl_turn_end *sending)
+{
+    fl_sqlite *self = (fl_sqlite *)((char *)sending - offsetof(fl_sqlite, sending));
+    fl_sqlite_file_submit(self->link->file, &self->unsent);
+}
+
 static void submit(fl_query *query)
 {
     fl_sqlite *self = (fl_sqlite *)query->db;
@@ -234,7 +247,8 @@ static void submit(fl_query *query)
     put_in(self, query);
     be_patient(asked);
     fl_sqlite_job_hold(job);
-    fl_sqlite_file_submit(self->link->file, job);
+    fl_sqlite_queue_push(&self->unsent, job);
+    if (!self->sending.link) fl_turn_end_start(&self->sending, self->db.state, send_all);
 }
 
 static void cancel(fl_query *query)
@@ -242,7 +256,7 @@ static void cancel(fl_query *query)
     fl_sqlite *self = (fl_sqlite *)query->db;
     fl_sqlite_job *job = ((fl_sqlite_query *)query)->job;
     if (!job) return;
-    atomic_store(&job->stopped, true);
+    fl_sqlite_job_stop(job);
     if (!fl_sqlite_file_withdraw(self->link->file, job)) return;
     fl_sqlite_error_set(&job->error, "cancelled", 0, "%s",
                         query->cancelled ? query->cancelled : "the query was cancelled");

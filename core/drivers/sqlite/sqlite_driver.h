@@ -6,14 +6,18 @@
 #include "database.h"
 #include "sqlite_job.h"
 #include "sqlite_options.h"
+#include "sqlite_queue.h"
+#include "thread.h"
 
 typedef struct fl_sqlite_link fl_sqlite_link;
 
 typedef struct fl_sqlite {
     fl_db db;
     fl_sqlite_options options;
-    fl_sqlite_link *link; /* to the file; NULL: nothing has been asked yet */
-    fl_query *first;      /* that are not done */
+    fl_sqlite_link *link;   /* to the file; NULL: nothing has been asked yet */
+    fl_query *first;        /* that are not done */
+    fl_sqlite_queue unsent; /* what this turn of the loop has asked for */
+    fl_turn_end sending;
 } fl_sqlite;
 
 typedef struct fl_sqlite_session {

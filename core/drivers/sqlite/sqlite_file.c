@@ -10,8 +10,8 @@
 
 #include "sqlite_worker.h"
 
-#define QUICK 100          /* µs: a statement that does not hold others up */
-#define QUICK_IN_LINE 8    /* so many for each reader that is awake */
+#define QUICK 100000       /* ns: a statement that does not hold others up */
+#define QUICK_IN_LINE 16   /* so many for each reader that is awake */
 #define LONG_WAIT 1000000u /* ns: then another reader is to help */
 #define CLOSING_SECONDS 10
 
@@ -156,7 +156,7 @@ void fl_sqlite_file_release(fl_sqlite_file *file)
 
 /* who reads */
 
-static bool is_quick(const fl_sqlite_job *job)
+bool fl_sqlite_file_is_quick(const fl_sqlite_job *job)
 {
     if (job->kind != FL_QUERY_RUN) return false;
     uint32_t took = atomic_load_explicit(&job->calls[0].text->took, memory_order_relaxed);
@@ -166,11 +166,11 @@ static bool is_quick(const fl_sqlite_job *job)
 /* Whether those that are awake will be there soon: waking one costs more than a quick statement. */
 static bool is_enough(const fl_sqlite_file *file)
 {
-    unsigned awake = file->readers - file->idle_readers;
+    unsigned soon = file->readers - file->idle_readers - file->slow_readers;
     const fl_sqlite_job *first = file->reads.first;
     if (!first) return true;
-    if (awake == 0 || file->reads.count > awake * QUICK_IN_LINE || !is_quick(first)) return false;
-    return file->reads.count == 1 || uv_hrtime() - first->queued < LONG_WAIT;
+    if (file->reads.count > soon * QUICK_IN_LINE || !fl_sqlite_file_is_quick(first)) return false;
+    return uv_hrtime() - first->queued < LONG_WAIT;
 }
 
 void fl_sqlite_file_help(fl_sqlite_file *file)
@@ -238,16 +238,17 @@ void fl_sqlite_file_push(fl_sqlite_file *file, fl_sqlite_job *job)
         push_read(file, job);
 }
 
-void fl_sqlite_file_submit(fl_sqlite_file *file, fl_sqlite_job *job)
+void fl_sqlite_file_submit(fl_sqlite_file *file, fl_sqlite_queue *jobs)
 {
-    bool done = false;
+    fl_sqlite_job *job;
     pthread_mutex_lock(&file->lock);
-    if (job->seat)
-        done = !fl_sqlite_seat_submit(job->seat, job);
-    else
-        fl_sqlite_file_push(file, job);
+    while ((job = fl_sqlite_queue_take(jobs))) {
+        if (!job->seat)
+            fl_sqlite_file_push(file, job);
+        else if (!fl_sqlite_seat_submit(job->seat, job))
+            fl_sqlite_job_answer(job);
+    }
     pthread_mutex_unlock(&file->lock);
-    if (done) fl_sqlite_job_answer(job);
 }
 
 bool fl_sqlite_file_withdraw(fl_sqlite_file *file, fl_sqlite_job *job)

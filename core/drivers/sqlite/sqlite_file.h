@@ -31,7 +31,9 @@ typedef struct fl_sqlite_file {
     _Atomic unsigned reads_waiting; /* the count of `reads`, for a glance without the lock */
     fl_sqlite_worker *writer;       /* NULL: not started */
     fl_sqlite_worker *idle;         /* readers that sleep, the last one first */
-    unsigned readers, idle_readers, threads, sessions;
+    unsigned readers, idle_readers;
+    unsigned slow_readers; /* that will not be free in a moment */
+    unsigned threads, sessions;
 } fl_sqlite_file;
 
 /* The file that the options are about; takes them over. NULL: no memory. */
@@ -41,10 +43,12 @@ void fl_sqlite_file_wait(fl_sqlite_file *file);  /* *loop*: until its threads ha
 void fl_sqlite_file_hold(fl_sqlite_file *file);
 void fl_sqlite_file_release(fl_sqlite_file *file);
 
-/* Takes over a reference to the job. */
-void fl_sqlite_file_submit(fl_sqlite_file *file, fl_sqlite_job *job);
+/* Empties the queue, which is the caller's own. */
+void fl_sqlite_file_submit(fl_sqlite_file *file, fl_sqlite_queue *jobs);
 /* true: nobody had taken it up, and the queue's reference is the caller's. */
 bool fl_sqlite_file_withdraw(fl_sqlite_file *file, fl_sqlite_job *job);
+
+bool fl_sqlite_file_is_quick(const fl_sqlite_job *job); /* its statement is known for that */
 
 /* With the lock. */
 void fl_sqlite_file_push(fl_sqlite_file *file, fl_sqlite_job *job); /* into the queue it is for */

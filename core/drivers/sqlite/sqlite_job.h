@@ -22,7 +22,7 @@ typedef struct fl_sqlite_query fl_sqlite_query;
 /* The text of a statement, for all threads at once; what never changes, but for `took`. */
 typedef struct fl_sqlite_text {
     _Atomic unsigned references;
-    _Atomic uint32_t took; /* µs, of late; 0: not known */
+    _Atomic uint32_t took; /* ns, mostly; 0: not known */
     uint32_t hash;
     fl_sql_kind kind;
     bool inserts, vacuums;   /* by its verb */
@@ -47,6 +47,8 @@ struct fl_sqlite_job {
     fl_letter letter;
     _Atomic unsigned references;
     _Atomic bool stopped;   /* nobody waits for it any more */
+    _Atomic int phase;      /* whether it may be interrupted, see fl_sqlite_job_stop */
+    sqlite3 *running_on;    /* while it may */
     fl_address *address;    /* held */
     fl_sqlite_seat *seat;   /* held; NULL: any connection will do */
     fl_sqlite_query *query; /* the loop's; NULL: its state has closed */
@@ -77,6 +79,12 @@ void fl_sqlite_job_release(fl_sqlite_job *job);
 
 /* What it has found so far is dropped: it is to run once more. */
 void fl_sqlite_job_reset(fl_sqlite_job *job);
+
+/* Any thread: if it runs, it ends soon, and nothing that runs after it is hit. */
+void fl_sqlite_job_stop(fl_sqlite_job *job);
+/* The thread that runs it. */
+void fl_sqlite_job_began(fl_sqlite_job *job, sqlite3 *db);
+void fl_sqlite_job_ended(fl_sqlite_job *job);
 
 /* Any thread, with one reference, which goes: the query is to hear of it. */
 void fl_sqlite_job_answer(fl_sqlite_job *job);

@@ -26,7 +26,7 @@ static void end(fl_sqlite_seat *seat)
     fl_sqlite_job *waiting = seat->line.first;
     fl_sqlite_queue_init(&seat->line);
     for (fl_sqlite_job *job = waiting; job; job = job->next) job->queue = NULL;
-    if (seat->job) atomic_store(&seat->job->stopped, true);
+    if (seat->job) fl_sqlite_job_stop(seat->job);
     if (seat->worker) fl_sqlite_worker_wake(seat->worker);
     pthread_mutex_unlock(&file->lock);
     refuse_all(waiting);
@@ -116,6 +116,7 @@ bool fl_sqlite_seat_submit(fl_sqlite_seat *seat, fl_sqlite_job *job)
         fl_sqlite_worker_wake(seat->worker);
         return true;
     }
+    if (job->kind == FL_QUERY_ACQUIRE && job->call_count == 0) return false;
     if (job->kind == FL_QUERY_MORE) {
         (void)fl_sqlite_seat_take_rest(seat, &job->call.rows, job->piece);
         return false;

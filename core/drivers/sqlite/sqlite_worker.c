@@ -14,6 +14,8 @@
 #define IDLE_SECONDS 10     /* then a reader ends */
 #define STACK_BYTES 1048576 /* SQLite's parser and its triggers are not deep */
 #define HELP_AFTER 500000   /* ns */
+#define ANSWERS_MOST 32
+#define ANSWERS_WAIT 100000 /* ns */
 
 /* sleeping and waking */
 
@@ -66,16 +68,63 @@ static bool idle(fl_sqlite_worker *worker)
     return needed;
 }
 
+/* With the lock. */
+static void mark(fl_sqlite_worker *worker, bool is_slow)
+{
+    if (worker->is_slow == is_slow) return;
+    worker->is_slow = is_slow;
+    if (is_slow)
+        worker->file->slow_readers++;
+    else
+        worker->file->slow_readers--;
+}
+
+/* Answers of quick statements go together: who waits for them would otherwise be woken, and take
+ * the processor, for each of them. */
+static void send_answers(fl_sqlite_worker *worker)
+{
+    fl_sqlite_job *job = worker->unsent, *first = NULL;
+    worker->unsent = NULL;
+    worker->unsent_count = 0;
+    while (job) {
+        fl_sqlite_job *before = job->next;
+        job->next = first;
+        first = job;
+        job = before;
+    }
+    while (first) {
+        fl_sqlite_job *next = first->next;
+        fl_sqlite_job_answer(first);
+        first = next;
+    }
+}
+
+static void answer_soon(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    if (!worker->unsent) worker->unsent_since = uv_hrtime();
+    job->next = worker->unsent;
+    worker->unsent = job;
+    worker->unsent_count++;
+}
+
+static bool may_wait(const fl_sqlite_worker *worker, const fl_sqlite_job *next)
+{
+    return fl_sqlite_file_is_quick(next) && worker->unsent_count < ANSWERS_MOST &&
+           uv_hrtime() - worker->unsent_since < ANSWERS_WAIT;
+}
+
 /* A statement takes its time, and others may be waiting behind it. */
 static void is_busy(void *data)
 {
     fl_sqlite_worker *worker = data;
     fl_sqlite_file *file = worker->file;
+    if (worker->unsent) send_answers(worker);
     if (atomic_load_explicit(&file->reads_waiting, memory_order_relaxed) == 0) return;
     uint64_t now = uv_hrtime();
-    if (now - worker->asked_for_help < HELP_AFTER) return;
-    worker->asked_for_help = now;
+    if (now - worker->looked_round < HELP_AFTER) return;
+    worker->looked_round = now;
     pthread_mutex_lock(&file->lock);
+    mark(worker, true);
     fl_sqlite_file_help(file);
     pthread_mutex_unlock(&file->lock);
 }
@@ -214,30 +263,36 @@ static void run(fl_sqlite_worker *worker, fl_sqlite_job *job)
         (void)fl_sqlite_run_calls(&worker->connection, job);
 }
 
-void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
+static void perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
 {
-    fl_sqlite_connection *connection = &worker->connection;
-    connection->job = job;
-    connection->wait_until = job->wait_until;
-    connection->waited_out = false;
-    worker->asked_for_help = 0;
-    if (fl_sqlite_job_is_stopped(job)) {
-        fl_sqlite_error_set(&job->error, "cancelled", 0, "the query was cancelled");
-        return;
-    }
     switch (job->kind) {
     case FL_QUERY_RUN:
     case FL_QUERY_ACQUIRE: run(worker, job); break;
     case FL_QUERY_BATCH: batch(worker, job); break;
     case FL_QUERY_STREAM: begin_stream(worker, job); break;
     case FL_QUERY_MORE: more(worker, job); break;
-    case FL_QUERY_BACKUP: fl_sqlite_backup_run(connection, job); break;
+    case FL_QUERY_BACKUP: fl_sqlite_backup_run(&worker->connection, job); break;
     case FL_QUERY_WAIT:
     case FL_QUERY_COPY:
     case FL_QUERY_COPY_DATA:
     case FL_QUERY_COPY_END:
     case FL_QUERY_COPY_FAIL: refuse(job); break;
     }
+}
+
+void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job)
+{
+    fl_sqlite_connection *connection = &worker->connection;
+    connection->job = job;
+    connection->wait_until = job->wait_until;
+    connection->waited_out = false;
+    worker->looked_round = uv_hrtime();
+    fl_sqlite_job_began(job, connection->db);
+    if (atomic_load(&job->stopped))
+        fl_sqlite_error_set(&job->error, "cancelled", 0, "the query was cancelled");
+    else
+        perform(worker, job);
+    fl_sqlite_job_ended(job);
     connection->job = NULL;
 }
 
@@ -462,12 +517,13 @@ static void read_alone(fl_sqlite_worker *worker, fl_sqlite_job *job)
 {
     fl_sqlite_file *file = worker->file;
     pthread_mutex_unlock(&file->lock);
+    if (worker->unsent && !may_wait(worker, job)) send_answers(worker);
     run_alone(worker, job);
     bool goes_on = job->is_misplaced, is_seated = job->seat != NULL;
     if (goes_on)
         fl_sqlite_job_reset(job);
     else if (!is_seated)
-        fl_sqlite_job_answer(job);
+        answer_soon(worker, job);
     pthread_mutex_lock(&file->lock);
     if (goes_on)
         fl_sqlite_file_push_write(file, job);
@@ -490,21 +546,36 @@ static void read_next(fl_sqlite_worker *worker)
     fl_sqlite_file *file = worker->file;
     fl_sqlite_job *job = fl_sqlite_queue_take(&file->reads);
     atomic_store_explicit(&file->reads_waiting, file->reads.count, memory_order_relaxed);
+    mark(worker, !fl_sqlite_file_is_quick(job));
     fl_sqlite_file_help(file);
     if (open_reader(worker, job)) read_alone(worker, job);
+}
+
+static void send_unlocked(fl_sqlite_worker *worker)
+{
+    pthread_mutex_unlock(&worker->file->lock);
+    send_answers(worker);
+    pthread_mutex_lock(&worker->file->lock);
 }
 
 static void read_all(fl_sqlite_worker *worker)
 {
     fl_sqlite_file *file = worker->file;
     while (!atomic_load(&file->ending) || worker->seat) {
-        if (worker->seat)
+        mark(worker, worker->seat != NULL);
+        if (worker->seat && worker->unsent)
+            send_unlocked(worker);
+        else if (worker->seat)
             serve(worker);
         else if (file->reads.first)
             read_next(worker);
+        else if (worker->unsent)
+            send_unlocked(worker);
         else if (!idle(worker) && !file->reads.first)
             break;
     }
+    mark(worker, false);
+    if (worker->unsent) send_unlocked(worker);
 }
 
 /* the thread */

@@ -15,10 +15,14 @@ struct fl_sqlite_worker {
     fl_sqlite_worker *next; /* of the readers that sleep */
     fl_sqlite_file *file;   /* held */
     pthread_cond_t wake;
-    bool sleeps, is_listed;  /* among the readers that sleep */
-    fl_sqlite_seat *seat;    /* held: whose the connection is; NULL: everybody's */
-    uint64_t asked_for_help; /* ns */
-    int pages_seen;          /* in the write-ahead log, when a checkpoint was last thought of */
+    bool sleeps, is_listed; /* among the readers that sleep */
+    fl_sqlite_seat *seat;   /* held: whose the connection is; NULL: everybody's */
+    bool is_slow;           /* a reader that is counted as such */
+    uint64_t looked_round;  /* ns, while a statement runs */
+    fl_sqlite_job *unsent;  /* jobs that a reader has done, the last one first */
+    unsigned unsent_count;
+    uint64_t unsent_since; /* ns */
+    int pages_seen;        /* in the write-ahead log, when a checkpoint was last thought of */
     fl_sqlite_connection connection;
 };
 

@@ -70,8 +70,9 @@ function task.op_done(op) end
 ---@param ticket integer
 function task.op_wait(op, ticket) end
 
+--- Nothing when it is not done yet.
 ---@param op userdata
----@return boolean ok
+---@return boolean|nil ok
 ---@return any ... values, or the error
 function task.op_take(op) end
 
