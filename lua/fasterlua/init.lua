@@ -26,6 +26,8 @@ local text = require "fasterlua.core.text"
 ---@field channel fun(name: string, size?: integer): fasterlua.Channel
 ---@field topic fun(name: string): fasterlua.Topic
 ---@field db fun(url: string|table, options?: fasterlua.DbOptions): fasterlua.Db
+---@field http table an HTTP client: fasterlua.http
+---@field mail table sends mail: fasterlua.mail
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
 ---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
@@ -72,6 +74,8 @@ local lazy = {
   compress = { "fasterlua.compress" },
   fs = { "fasterlua.fs" },
   exec = { "fasterlua.exec" },
+  http = { "fasterlua.http" },
+  mail = { "fasterlua.mail" },
   state_pool = { "fasterlua.pool", "new" },
   run_in_state = { "fasterlua.pool", "run_in_state" },
   run_blocking = { "fasterlua.pool", "run_blocking" },
