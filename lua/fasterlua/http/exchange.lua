@@ -138,20 +138,38 @@ local function release(self)
   end
 end
 
+local function start_pump(self, source)
+  self.pump = future.spawn(pump, self.transfer, source)
+  self.pump._is_awaited = true
+end
+
+-- A mail server's refusal is in its reply.
 local function raise_fault(self)
-  local _, code, message = driver.load().ended(self.transfer)
+  local _, code, message, reply = driver.load().ended(self.transfer)
   if not code then
     return
   elseif self.pump and self.pump._state == future.FAILED then
     await(self.pump)
   end
-  error(fault.new(code, message, self.url), 0)
+  local is_mail = self.kind == "mail"
+  if is_mail and reply >= 400 and code ~= "login" and code ~= "tls" and code ~= "timeout" then
+    code = "rejected"
+  end
+  error(fault.new(code, message, self.url, self.kind, is_mail and reply > 0 and reply or nil), 0)
+end
+
+local function open(order, url, kind)
+  local transfer = driver.load().start(order)
+  if not transfer then
+    error(fault.new("queue_full", "too many requests wait already", url, kind), 0)
+  end
+  return { transfer = transfer, url = url, kind = kind, pump = false, is_kept = false,
+    max_body = order.max_body }
 end
 
 local function converse(self, hop)
   if hop.source then
-    self.pump = future.spawn(pump, self.transfer, hop.source)
-    self.pump._is_awaited = true
+    start_pump(self, hop.source)
   end
   wait(self.transfer, hop.streams and "head" or "end")
   raise_fault(self)
@@ -166,13 +184,22 @@ local function converse(self, hop)
 end
 
 local function perform(hop)
-  local transfer = driver.load().start(order_of(hop))
-  if not transfer then
-    error(fault.new("queue_full", "too many requests wait already", hop.parts.url), 0)
-  end
-  local self = { transfer = transfer, url = hop.parts.url, pump = false, is_kept = false,
-    max_body = hop.plan.all.max_body }
+  local self = open(order_of(hop), hop.parts.url)
   return future.finally(release, self, converse, self, hop)
+end
+
+local function upload(self, source)
+  start_pump(self, source)
+  wait(self.transfer, "end")
+  raise_fault(self)
+end
+
+--- Sends a mail.
+---@param order table for C
+---@param source table an iterator triple that gives the message
+function exchange.send_mail(order, source)
+  local self = open(order, order.url, "mail")
+  future.finally(release, self, upload, self, source)
 end
 
 -- redirects

@@ -7,7 +7,8 @@ local fault = {}
 ---@class fasterlua.HttpClientError
 ---@field kind "http_client"|"mail"
 ---@field code string "resolve", "connect", "timeout", "tls", "closed", "protocol", "too_large",
----  "redirects", "guard", "queue_full", "url", "status", "login", "memory" or "cancelled"
+---  "redirects", "guard", "queue_full", "url", "status", "login", "rejected", "memory",
+---  "cancelled"
 ---@field message string
 ---@field url string|nil what was asked for, without credentials
 ---@field status integer|nil what a request that does not catch it is answered with
@@ -17,6 +18,7 @@ local Fault = { __name = "fasterlua.http_client_error" }
 local statuses = {
   resolve = 503, connect = 503, queue_full = 503, timeout = 504,
   tls = 502, closed = 502, protocol = 502, too_large = 502, redirects = 502, status = 502,
+  login = 502, rejected = 502,
 }
 
 function Fault.__tostring(self)
