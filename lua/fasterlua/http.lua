@@ -15,18 +15,19 @@ local http = { limits = driver.limits }
 
 local METHODS = { "get", "head", "post", "put", "patch", "delete" }
 
-local function checked(level, fn, ...)
+-- Called by what the app's call ends in (a tail call leaves no level), or by the called itself.
+local function checked(fn, ...)
   local ok, result = pcall(fn, ...)
   if not ok then
-    error(result, level + 1)
+    error(result, 3)
   end
   return result
 end
 
 local function send(label, method, address, given, base, scope)
   given = given or {}
-  checked(3, options.check, label, given, scope)
-  local plan = checked(3, options.plan, label, method, address, given, base)
+  checked(options.check, label, given, scope)
+  local plan = checked(options.plan, label, method, address, given, base)
   return future.spawn(exchange.run, plan)
 end
 
@@ -45,12 +46,12 @@ local function without_address(given)
 end
 
 local function request(label, given, base)
-  checked(3, options.check, label, given, "request")
+  checked(options.check, label, given, "request")
   if given.url == nil then
-    error(label .. ": the option \"url\" is missing", 3)
+    error(label .. ': the option "url" is missing', 2)
   end
   local rest = without_address(given)
-  local plan = checked(3, options.plan, label, method_of(given):upper(), given.url, rest, base)
+  local plan = checked(options.plan, label, method_of(given):upper(), given.url, rest, base)
   return future.spawn(exchange.run, plan)
 end
 
@@ -91,7 +92,7 @@ end
 ---@return fasterlua.HttpClient
 function http.client(given)
   given = given or {}
-  checked(2, options.check, "http.client", given, "client")
+  checked(options.check, "http.client", given, "client")
   local copy = {}
   for name, value in pairs(given) do
     copy[name] = value

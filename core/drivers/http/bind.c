@@ -238,10 +238,11 @@ static int http_finish(lua_State *L)
 
 /* the answer */
 
-/* head(transfer) -> status, lines   [-0, +2, e] */
+/* head(transfer) -> status, lines | nothing: it has not come   [-0, +2, e] */
 static int http_head(lua_State *L)
 {
     const fl_http_transfer *transfer = check_transfer(L);
+    if (!transfer->has_head) return 0;
     lua_pushinteger(L, (lua_Integer)transfer->status);
     lua_pushlstring(L, transfer->head.size ? transfer->head.data : "", transfer->head.size);
     return 2;

@@ -91,6 +91,8 @@ static const char *code_of(CURLcode code)
     }
 }
 
+#define NO_CONNECTION "no connection after %g s"
+
 static const char NOT_PUBLIC[] = "the host has an address that is not public";
 
 /* An end that we wished has its reason already. */
@@ -100,6 +102,8 @@ static void keep_result(fl_http_transfer *self, CURLcode code)
     const char *message = self->curls_message;
     if (self->was_refused && code == CURLE_COULDNT_CONNECT)
         fail(self, "guard", "%s", NOT_PUBLIC);
+    else if (code == CURLE_OPERATION_TIMEDOUT) /* of those times curl knows only one */
+        fail(self, "timeout", NO_CONNECTION, (double)self->limits.connect_timeout / 1000);
     else
         fail(self, code_of(code), "%s", message[0] ? message : curl_easy_strerror(code));
 }
@@ -155,8 +159,7 @@ static void look_at_clock(fl_deadline *deadline)
     if (is_past(self->ends_at, now))
         fail(self, "timeout", "no end after %g s", (double)self->limits.timeout / 1000);
     else if (is_past(connects_by(self), now))
-        fail(self, "timeout", "no connection after %g s",
-             (double)self->limits.connect_timeout / 1000);
+        fail(self, "timeout", NO_CONNECTION, (double)self->limits.connect_timeout / 1000);
     else if (is_past(moves_by(self, now), now))
         fail(self, "timeout", "no byte for %g s", (double)self->limits.idle_timeout / 1000);
     if (self->failure)

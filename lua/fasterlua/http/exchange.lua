@@ -172,7 +172,9 @@ local function converse(self, hop)
     start_pump(self, hop.source)
   end
   wait(self.transfer, hop.streams and "head" or "end")
-  raise_fault(self)
+  if not (hop.streams and driver.load().head(self.transfer)) then
+    raise_fault(self)
+  end
   local answer = response.new(self)
   if hop.streams then
     self.is_kept = true
