@@ -6,6 +6,7 @@
 --       subject = "Your order", text = "Thank you!",
 --     })
 
+local dialogue = require "fasterlua.mail.dialogue"
 local driver = require "fasterlua.http.driver"
 local exchange = require "fasterlua.http.exchange"
 local fault = require "fasterlua.http.fault"
@@ -15,7 +16,6 @@ local suggest = require "fasterlua.suggest"
 
 local mail = {}
 
-local PIECE = 65536
 local USE_TLS = { [false] = 0, optional = 1, required = 3 } -- CURLUSESSL_…
 
 ---@class fasterlua.MailOptions
@@ -94,27 +94,15 @@ local function starttls(options, parts)
   return (parts.port == "587" or options.username) and "required" or "optional"
 end
 
-local function pieces(text)
-  local position = 1
-  return function()
-    local first = position
-    position = position + PIECE
-    if first <= #text then
-      return text:sub(first, position - 1)
-    end
-  end
-end
-
 local function run(options, built)
   local parts = parse(options.server)
-  exchange.send_mail({
-    is_mail = true, url = parts.url, mail_from = "<" .. built.from .. ">",
-    recipients = built.recipients, username = options.username or parts.user,
+  local connection = exchange.open({
+    is_mail = true, url = parts.url, username = options.username or parts.user,
     password = options.password or parts.password, use_tls = USE_TLS[starttls(options, parts)],
-    body_size = #built.text, timeout = options.timeout or 30,
-    connect_timeout = options.connect_timeout or 10, max_body = 0,
-    insecure = options.verify == false, ca = options.ca,
-  }, { pieces(built.text) })
+    timeout = options.timeout or 30, connect_timeout = options.connect_timeout or 10,
+    max_body = 0, insecure = options.verify == false, ca = options.ca,
+  }, parts.url, "mail")
+  future.finally(exchange.release, connection, dialogue.run, connection, built)
   return { id = built.id, recipients = built.recipients }
 end
 

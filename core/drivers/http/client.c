@@ -19,7 +19,8 @@ struct fl_http_socket {
     fl_http_socket *next, **link;
     fl_http_client *client;
     fl_readiness readiness;
-    bool is_lent; /* curl opened it itself, and closes it */
+    fl_http_transfer *talking; /* whose connection curl has handed over; NULL: curl's */
+    bool is_lent;              /* curl opened it itself, and closes it */
     bool is_broken;
 };
 
@@ -48,7 +49,7 @@ static void look(fl_http_client *self)
     int left;
     for (CURLMsg *message; (message = curl_multi_info_read(self->multi, &left));)
         if (message->msg == CURLMSG_DONE)
-            fl_http_transfer_end(transfer_of(message->easy_handle), message->data.result);
+            fl_http_transfer_done(transfer_of(message->easy_handle), message->data.result);
 }
 
 static void act(fl_http_client *self, curl_socket_t fd, int events)
@@ -78,7 +79,10 @@ static void timer_rang(fl_deadline *timer)
     fl_http_client *self = client_of_timer(timer);
     for (fl_http_socket *broken; (broken = find_broken(self));) {
         broken->is_broken = false;
-        act(self, broken->readiness.fd, CURL_CSELECT_ERR);
+        if (broken->talking)
+            fl_http_transfer_moved(broken->talking);
+        else
+            act(self, broken->readiness.fd, CURL_CSELECT_ERR);
     }
     act(self, CURL_SOCKET_TIMEOUT, 0);
 }
@@ -112,6 +116,8 @@ static void ready(fl_readiness *readiness, int status, int events)
     if (status < 0 && !readiness->handle) {
         socket->is_broken = true;
         (void)set_timer(self->multi, 0, self);
+    } else if (socket->talking) {
+        fl_http_transfer_moved(socket->talking);
     } else {
         act(self, readiness->fd, status < 0 ? CURL_CSELECT_ERR : mask);
     }
@@ -173,6 +179,15 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *data, void
     (void)curl_multi_assign(self->multi, fd, socket);
     want(socket, what);
     return 0;
+}
+
+void fl_http_client_watch(fl_http_client *self, curl_socket_t fd, fl_http_transfer *transfer,
+                          int events)
+{
+    fl_http_socket *socket = find_socket(self, fd);
+    if (!socket) return;
+    socket->talking = transfer;
+    if (socket->readiness.handle) fl_readiness_want(&socket->readiness, events);
 }
 
 curl_socket_t fl_http_client_open_socket(fl_http_client *self, const struct curl_sockaddr *address)

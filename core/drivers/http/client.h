@@ -44,6 +44,11 @@ int fl_http_client_add(fl_http_client *self, fl_http_transfer *transfer);
  * callbacks. */
 void fl_http_client_remove(fl_http_client *self, fl_http_transfer *transfer);
 
+/* Calls fl_http_transfer_moved instead of curl when the socket is ready for these of UV_READABLE
+ * and UV_WRITABLE. */
+void fl_http_client_watch(fl_http_client *self, curl_socket_t fd, fl_http_transfer *transfer,
+                          int events);
+
 /* How curl opens and closes sockets for the client that is their data. */
 curl_socket_t fl_http_client_open_socket(fl_http_client *self, const struct curl_sockaddr *address);
 int fl_http_client_close_socket(void *client, curl_socket_t fd);

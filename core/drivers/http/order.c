@@ -153,14 +153,14 @@ static void set_http(const order *self)
     set_method_and_body(self);
 }
 
+/* libcurl greets, secures and authenticates; what follows is Lua's, for libcurl would wait for the
+ * answers to the message and to QUIT without giving the thread back. */
 static void set_mail(const order *self)
 {
-    (void)set_text(self, "mail_from", CURLOPT_MAIL_FROM);
-    set_list(self, "recipients", &self->transfer->recipients, CURLOPT_MAIL_RCPT);
     (void)set_text(self, "username", CURLOPT_USERNAME);
     (void)set_text(self, "password", CURLOPT_PASSWORD);
     set_number(self, CURLOPT_USE_SSL, (long)number(self, "use_tls"));
-    upload(self);
+    set_number(self, CURLOPT_CONNECT_ONLY, 1);
     self->transfer->is_mail = true;
 }
 

@@ -369,9 +369,8 @@ static void free_order(fl_http_transfer *self)
 {
     if (self->easy) curl_easy_cleanup(self->easy);
     curl_slist_free_all(self->headers);
-    curl_slist_free_all(self->recipients);
     self->easy = NULL;
-    self->headers = self->recipients = NULL;
+    self->headers = NULL;
     fl_buffer_close(&self->upload);
 }
 
@@ -404,6 +403,69 @@ int fl_http_transfer_start(fl_http_transfer *self, fl_http_client *client)
     if (self->limits.timeout) self->ends_at = now_of(self) + self->limits.timeout;
     arm(self);
     return 0;
+}
+
+/* talking on a mail's connection */
+
+static CURLcode hear(fl_http_transfer *self)
+{
+    char bytes[4096];
+    size_t size = 0;
+    CURLcode code;
+    while ((code = curl_easy_recv(self->easy, bytes, sizeof(bytes), &size)) == CURLE_OK) {
+        if (size == 0) return CURLE_GOT_NOTHING;
+        fl_buffer_append(&self->body, bytes, size);
+        if (self->body.failed) return CURLE_OUT_OF_MEMORY;
+        if (self->body.size > FL_HTTP_STREAM_HIGH) return CURLE_WEIRD_SERVER_REPLY;
+        self->moved_at = now_of(self);
+    }
+    return code == CURLE_AGAIN ? CURLE_OK : code;
+}
+
+static CURLcode say(fl_http_transfer *self)
+{
+    CURLcode code = CURLE_OK;
+    while (self->upload.size && code == CURLE_OK) {
+        size_t size = 0;
+        code = curl_easy_send(self->easy, self->upload.data, self->upload.size, &size);
+        fl_buffer_consume(&self->upload, size);
+        if (size) self->moved_at = now_of(self);
+    }
+    int events = UV_READABLE | (self->upload.size ? UV_WRITABLE : 0);
+    fl_http_client_watch(self->client, self->fd, self, events);
+    return code == CURLE_AGAIN ? CURLE_OK : code;
+}
+
+/* What was said last is heard even when the other side has gone since. */
+void fl_http_transfer_moved(fl_http_transfer *self)
+{
+    CURLcode code = say(self);
+    if (code == CURLE_OK || code == CURLE_SEND_ERROR) {
+        CURLcode heard = hear(self);
+        if (code == CURLE_OK) code = heard;
+    }
+    if (code == CURLE_OK) {
+        tell(self, FL_HTTP_BODY);
+        tell(self, FL_HTTP_ROOM);
+    } else {
+        fl_http_transfer_end(self, code);
+    }
+}
+
+void fl_http_transfer_done(fl_http_transfer *self, CURLcode code)
+{
+    self->fd = CURL_SOCKET_BAD;
+    if (self->is_mail && code == CURLE_OK)
+        code = curl_easy_getinfo(self->easy, CURLINFO_ACTIVESOCKET, &self->fd);
+    if (!self->is_mail || code != CURLE_OK || self->fd == CURL_SOCKET_BAD) {
+        fl_http_transfer_end(self, code);
+        return;
+    }
+    self->is_connected = self->has_head = true;
+    self->moved_at = now_of(self);
+    arm(self);
+    tell(self, FL_HTTP_HEAD);
+    fl_http_transfer_moved(self);
 }
 
 /* while it runs */
@@ -440,7 +502,10 @@ bool fl_http_transfer_send(fl_http_transfer *self, const char *data, size_t size
     if (self->phase == FL_HTTP_ENDED) return true;
     fl_buffer_append(&self->upload, data, size);
     if (self->upload.failed) fail(self, "memory", "no memory for the request's body");
-    may_send(self);
+    if (self->is_mail && self->has_head)
+        (void)say(self); /* what fails is heard of when the socket is ready */
+    else
+        may_send(self);
     return self->upload.size < FL_HTTP_STREAM_HIGH;
 }
 

@@ -53,14 +53,15 @@ struct fl_http_transfer {
     fl_http_transfer *next, **link;
     fl_http_phase phase;
     CURL *easy; /* NULL once it has ended */
-    struct curl_slist *headers, *recipients;
+    struct curl_slist *headers;
     fl_http_limits limits;
     fl_deadline deadline;                 /* the next time to look at the clock */
     uint64_t ends_at, begun_at, moved_at; /* ms of the loop; 0: none, not yet */
     uint64_t moved;                       /* bytes, both ways */
     bool is_connected;
-    bool is_public; /* only to public addresses */
-    bool is_mail;
+    bool is_public;   /* only to public addresses */
+    bool is_mail;     /* once connected, `body` and `upload` are what is said on the connection */
+    curl_socket_t fd; /* of a mail's connection */
     bool streams, uploads; /* its body is read, or sent, in pieces */
     bool receive_paused, send_paused, upload_ended;
     bool has_head;
@@ -98,6 +99,10 @@ void fl_http_transfer_finish(fl_http_transfer *self); /* all has been sent */
 
 /* *loop*. Brings `times`, `version` and `reply` up to date. */
 void fl_http_transfer_look(fl_http_transfer *self);
+
+/* *loop*, not from curl's callbacks: curl has done its part; a mail's connection is ready. */
+void fl_http_transfer_done(fl_http_transfer *self, CURLcode code);
+void fl_http_transfer_moved(fl_http_transfer *self);
 
 /* *loop*, not from curl's callbacks. It is over, by itself or because somebody wants it so. */
 void fl_http_transfer_end(fl_http_transfer *self, CURLcode code);

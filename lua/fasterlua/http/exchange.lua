@@ -143,7 +143,6 @@ local function start_pump(self, source)
   self.pump._is_awaited = true
 end
 
--- A mail server's refusal is in its reply.
 local function raise_fault(self)
   local _, code, message, reply = driver.load().ended(self.transfer)
   if not code then
@@ -151,11 +150,8 @@ local function raise_fault(self)
   elseif self.pump and self.pump._state == future.FAILED then
     await(self.pump)
   end
-  local is_mail = self.kind == "mail"
-  if is_mail and reply >= 400 and code ~= "login" and code ~= "tls" and code ~= "timeout" then
-    code = "rejected"
-  end
-  error(fault.new(code, message, self.url, self.kind, is_mail and reply > 0 and reply or nil), 0)
+  local of_mail = self.kind == "mail" and reply > 0 and reply or nil
+  error(fault.new(code, message, self.url, self.kind, of_mail), 0)
 end
 
 local function open(order, url, kind)
@@ -190,19 +186,9 @@ local function perform(hop)
   return future.finally(release, self, converse, self, hop)
 end
 
-local function upload(self, source)
-  start_pump(self, source)
-  wait(self.transfer, "end")
-  raise_fault(self)
-end
-
---- Sends a mail.
----@param order table for C
----@param source table an iterator triple that gives the message
-function exchange.send_mail(order, source)
-  local self = open(order, order.url, "mail")
-  future.finally(release, self, upload, self, source)
-end
+-- For what is no request: mail.
+exchange.open, exchange.release, exchange.wait, exchange.raise_fault =
+  open, release, wait, raise_fault
 
 -- redirects
 
