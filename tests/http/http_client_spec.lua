@@ -125,6 +125,7 @@ local gzip = io.popen "printf 'hello %.0s' $(seq 1000) | gzip -c"
 local zipped = gzip:read "*a"
 gzip:close()
 
+local CLOSE = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 local paths = {}
 function paths.head(c, text) body(c, text) answer(c, "200 OK", "", text) end
 function paths.body(c, text) answer(c, "200 OK", "X-Head: yes\r\n", body(c, text)) end
@@ -157,8 +158,12 @@ function paths.slow(c)
     pause(0.01)
   end
 end
+function paths.late(c) pause(1) answer(c, "200 OK", "", "late") end
+function paths.drops(c) -- 20 pieces in a second
+  write(c, CLOSE .. "Content-Length: 20\r\n\r\n")
+  for _ = 1, 20 do write(c, ".") pause(0.05) end
+end
 function paths.silent(c) leave(c) end
-local CLOSE = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 function paths.cut(c) write(c, CLOSE .. "Content-Length: 100\r\n\r\nbegun") end
 function paths.stall(c) paths.cut(c) leave(c) end
 function paths.wrong(c) write(c, CLOSE .. "Content-Length: 5\r\n\r\n0123456789") end
@@ -401,6 +406,84 @@ end)
 return app
 ]==]
 
+local CROWD = [==[
+local fl = require "fasterlua"
+local await = fl.await
+local app = fl.app { title = "crowd" }
+
+app:get("/slowly", function() await(fl.sleep(0.02)) return "done" end)
+app:get("/sleep", function() await(fl.sleep(0.5)) return "slept" end)
+
+app:get("/many", function(req)
+  local futures, good = {}, 0
+  for i = 1, tonumber(req.query.count) do futures[i] = fl.http.get(req.query.url) end
+  for _, result in ipairs(await(fl.all_settled(futures))) do
+    if result.ok and result.value.body == "done" then good = good + 1 end
+  end
+  return tostring(good)
+end)
+
+app:get("/full", function(req)
+  fl.http.limits { max_transfers = 2, max_waiting = 3 }
+  local futures, order, full = {}, {}, 0
+  for i = 1, 7 do
+    futures[i] = fl.spawn(function()
+      await(fl.http.get(req.query.url))
+      order[#order + 1] = i
+    end)
+  end
+  await(fl.sleep(0))
+  futures[4]:cancel() -- one that waits leaves its place
+  local status
+  for _, result in ipairs(await(fl.all_settled(futures))) do
+    if not result.ok and result.error.code == "queue_full" then
+      full, status = full + 1, result.error.status
+    end
+  end
+  fl.http.limits { max_transfers = 100, max_waiting = 1000 }
+  return { order = table.concat(order, " "), full = full, status = status }
+end)
+
+app:get("/host", function(req)
+  fl.http.limits { max_host_connections = 3 }
+  local futures = {}
+  for i = 1, 30 do futures[i] = fl.http.get(req.query.url, { connect_timeout = 0.1 }) end
+  local good = 0
+  for _, result in ipairs(await(fl.all_settled(futures))) do
+    good = good + (result.ok and 1 or 0)
+  end
+  fl.http.limits { max_host_connections = 0 }
+  return tostring(good)
+end)
+
+app:post("/swallow", { max_body = 200 * 1024 * 1024 }, function(req)
+  local size = 0
+  for piece in req:chunks() do size = size + #piece end
+  return tostring(size)
+end)
+
+app:get("/unix", function(req)
+  return await(fl.http.get("http://anything/slowly", { unix_socket = req.query.path })).body
+end)
+
+app:get("/pour", function(req)
+  return fl.stream(function(write)
+    local piece = ("p"):rep(65536)
+    for _ = 1, tonumber(req.query.megabytes) * 16 do write(piece) end
+  end)
+end)
+
+-- Both ways: what comes from one is sent to the other.
+app:get("/pass", function(req)
+  local base = req.query.base
+  local source = await(fl.http.get(base .. "/pour?megabytes=" .. req.query.megabytes,
+    { stream = true }))
+  return await(fl.http.post(base .. "/swallow", { body = { source:chunks() } })).body
+end)
+
+return app
+]==]
+
 local function start_peer()
   local dir = process.temporary_directory()
   local file = assert(io.open(dir .. "/peer.lua", "w"))
@@ -469,7 +552,6 @@ support.describe_server("fl.http", {
   end
 
   after_each(assert_none_open)
-  teardown(function() stop_peer(peer) end)
 
   describe("a request", function()
     it("brings status, headers, body, URL and version", function()
@@ -873,85 +955,20 @@ support.describe_server("fl.http", {
     end)
   end)
 
+  it("keeps a connection for later requests", function()
+    local before = stats(peer).accepted
+    for _ = 1, 10 do
+      assert.equal("kept", send({ url = "/keep" }).body)
+    end
+    assert.equal(before + 2, stats(peer).accepted) -- one of them is that of the statistics
+    send { url = "/stats" } -- ends the connection
+  end)
+
   it("works in the background", function()
     assert.equal("later", get_server():get("/background?url=" .. peer.url .. "/hops/1").body)
     support.eventually(function() return get_server():get("/note").body == "arrived" end)
   end)
 end)
-
-local CROWD = [==[
-local fl = require "fasterlua"
-local await = fl.await
-local app = fl.app { title = "crowd" }
-
-app:get("/slowly", function() await(fl.sleep(0.02)) return "done" end)
-app:get("/sleep", function() await(fl.sleep(0.5)) return "slept" end)
-
-app:get("/many", function(req)
-  local futures, good = {}, 0
-  for i = 1, tonumber(req.query.count) do futures[i] = fl.http.get(req.query.url) end
-  for _, result in ipairs(await(fl.all_settled(futures))) do
-    if result.ok and result.value.body == "done" then good = good + 1 end
-  end
-  return tostring(good)
-end)
-
-app:get("/full", function(req)
-  fl.http.limits { max_transfers = 2, max_waiting = 3 }
-  local futures, order, full = {}, {}, 0
-  for i = 1, 7 do
-    futures[i] = fl.spawn(function()
-      await(fl.http.get(req.query.url))
-      order[#order + 1] = i
-    end)
-  end
-  await(fl.sleep(0))
-  futures[4]:cancel() -- one that waits leaves its place
-  local status
-  for _, result in ipairs(await(fl.all_settled(futures))) do
-    if not result.ok and result.error.code == "queue_full" then
-      full, status = full + 1, result.error.status
-    end
-  end
-  fl.http.limits { max_transfers = 100, max_waiting = 1000 }
-  return { order = table.concat(order, " "), full = full, status = status }
-end)
-
-app:get("/host", function(req)
-  fl.http.limits { max_host_connections = 3 }
-  local futures = {}
-  for i = 1, 30 do futures[i] = fl.http.get(req.query.url, { connect_timeout = 0.1 }) end
-  local good = 0
-  for _, result in ipairs(await(fl.all_settled(futures))) do
-    good = good + (result.ok and 1 or 0)
-  end
-  fl.http.limits { max_host_connections = 0 }
-  return tostring(good)
-end)
-
-app:post("/swallow", { max_body = 200 * 1024 * 1024 }, function(req)
-  local size = 0
-  for piece in req:chunks() do size = size + #piece end
-  return tostring(size)
-end)
-
-app:get("/pour", function(req)
-  return fl.stream(function(write)
-    local piece = ("p"):rep(65536)
-    for _ = 1, tonumber(req.query.megabytes) * 16 do write(piece) end
-  end)
-end)
-
--- Both ways: what comes from one is sent to the other.
-app:get("/pass", function(req)
-  local base = req.query.base
-  local source = await(fl.http.get(base .. "/pour?megabytes=" .. req.query.megabytes,
-    { stream = true }))
-  return await(fl.http.post(base .. "/swallow", { body = { source:chunks() } })).body
-end)
-
-return app
-]==]
 
 support.describe_server("fl.http between servers", { app = CROWD, settings = { threads = 1 },
   leaks = false }, function(get_server)
@@ -981,11 +998,236 @@ support.describe_server("fl.http between servers", { app = CROWD, settings = { t
     assert.equal("50", server:get("/many?count=50&url=" .. server.url .. "/slowly").body)
   end)
 
+  it("connects to a Unix socket", function()
+    local by_path = support.start { app = CROWD, settings = { threads = 1 }, uds = true }
+    assert.equal("done", get_server():get("/unix?path=" .. by_path.uds).body)
+    by_path:stop()
+  end)
+
   it("passes 50 MB through in little memory", function()
     local server = get_server()
     assert.equal(tostring(MB), server:get("/pass?megabytes=1&base=" .. other.url).body)
     local before = server:rss()
     assert.equal(tostring(50 * MB), server:get("/pass?megabytes=50&base=" .. other.url).body)
     assert.is_true(server:rss() - before < (slowdown > 1 and 40 or 12) * MB, server:rss() - before)
+  end)
+end)
+
+local STUCK = [==[
+local ffi = require "ffi"
+local fl = require "fasterlua"
+local app = fl.app { title = "culprit" }
+ffi.cdef "typedef struct { long seconds, nanoseconds; } c_time;"
+ffi.cdef "int clock_gettime(int clock, c_time *time);"
+local time = ffi.new("c_time")
+local function cpu()
+  ffi.C.clock_gettime(3, time)
+  return tonumber(time.seconds) + tonumber(time.nanoseconds) / 1e9
+end
+app:get("/spin", function(req)
+  if req.query.url then
+    for _ = 1, 5 do fl.spawn(function() fl.await(fl.http.get(req.query.url)) end) end
+    fl.await(fl.sleep(0.3))
+  end
+  local till = cpu() + 0.6
+  while cpu() < till do end
+end)
+app:get("/fetch", function(req) return fl.await(fl.http.get(req.query.url)).body end)
+return app
+]==]
+
+local NEIGHBOUR = [==[
+local fl = require "fasterlua"
+local await = fl.await
+local app = fl.app { title = "neighbour" }
+app:get("/fetch", function(req) return await(fl.http.get(req.query.url)).body end)
+app:get("/stream", function(req)
+  local r, all = await(fl.http.get(req.query.url, { stream = true })), {}
+  for piece in r:chunks() do all[#all + 1] = piece end
+  return table.concat(all)
+end)
+app:get("/timeout", function(req)
+  local ok, err = pcall(await, fl.http.get(req.query.url, { timeout = 1 }))
+  return ok and "no" or err.code
+end)
+return app
+]==]
+
+-- Sanitizers multiply the server's patience by 20: the same time in the end.
+local function limit(milliseconds)
+  return ("%dms"):format(slowdown > 1 and milliseconds / 20 or milliseconds)
+end
+
+describe("fl.http at an evacuation", function()
+  local server
+
+  before_each(function()
+    server = support.start {
+      app = { ["a/app.lua"] = STUCK, ["b/app.lua"] = NEIGHBOUR },
+      settings = { threads = 1, stuck_handler = limit(200), blocked_handler = limit(200),
+        exile = 0, drain = "2s" },
+      env = { TSAN_OPTIONS = "report_thread_leaks=0" }, -- it ends as it is
+    }
+  end)
+  after_each(function() server:stop() end)
+
+  local function begin(path)
+    local client = server:connect()
+    client:send(("GET %s HTTP/1.1\r\nHost: a\r\n\r\n"):format(path))
+    return client
+  end
+
+  it("goes on with the transfers of other apps", function()
+    local waiting = {
+      late = begin("/b/fetch?url=" .. peer.url .. "/late"),
+      [("."):rep(20)] = begin("/b/stream?url=" .. peer.url .. "/drops"),
+      timeout = begin("/b/timeout?url=" .. peer.url .. "/silent"),
+    }
+    support.eventually(function()
+      local open = stats(peer).open
+      for _, name in ipairs { "late", "drops", "silent" } do
+        assert.is_truthy(open:find(name), open)
+      end
+      return true
+    end)
+    assert.equal(503, server:get("/a/spin").status)
+    for body, client in pairs(waiting) do
+      assert.equal(body, client:response().body)
+    end
+    assert.equal("kept", server:get("/b/fetch?url=" .. peer.url .. "/keep").body)
+    assert.matches("^accepted", server:get("/b/fetch?url=" .. peer.url .. "/stats").body)
+    support.eventually(function() return stats(peer).open == "" end, 5)
+  end)
+
+  it("gives up those of the app that is stuck, and their connections", function()
+    assert.equal("kept", server:get("/a/fetch?url=" .. peer.url .. "/keep").body)
+    assert.equal(503, server:get("/a/spin?url=" .. peer.url .. "/silent").status)
+    support.eventually(function() return stats(peer).open == "" end, 5)
+    assert.matches("^accepted", server:get("/a/fetch?url=" .. peer.url .. "/stats").body)
+  end)
+end)
+
+-- TLS, where there is a program that makes certificates and speaks it.
+local has_openssl = os.execute "command -v openssl >/dev/null 2>&1" == 0
+
+local MAKE_CERTIFICATES = [[
+cd "$1" && exec >make.log 2>&1 && set -e
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=tests
+openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost
+printf 'subjectAltName=DNS:localhost\n' >extensions
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 \
+  -extfile extensions
+printf 'HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nsecured' >answer
+]]
+
+local TLS_SERVER = [[
+cd "$1" && exec openssl s_server -accept 127.0.0.1:0 -cert cert.pem -key key.pem -HTTP $2
+]]
+
+describe("fl.http over TLS", function()
+  if not has_openssl then
+    pending("needs the program openssl")
+    return
+  end
+  local dir, server, pids, strict, lax
+
+  local function start_tls(flags, name)
+    pids[#pids + 1] = process.spawn { argv = { "sh", "-c", TLS_SERVER, "sh", dir, flags },
+      output = dir .. "/" .. name }
+    return support.eventually(function()
+      return (process.read(dir .. "/" .. name) or ""):match "ACCEPT [^\n]*:(%d+)"
+    end, 10)
+  end
+
+  setup(function()
+    dir, pids = process.temporary_directory(), {}
+    local made = process.spawn { argv = { "sh", "-c", MAKE_CERTIFICATES, "sh", dir } }
+    assert.equal(0, process.wait(made, 60).code)
+    lax, strict = start_tls("", "lax"), start_tls("-Verify 1 -CAfile ca.pem", "strict")
+    server = support.start { app = APP, settings = { threads = 1 } }
+  end)
+
+  teardown(function()
+    for _, pid in ipairs(pids) do
+      process.signal(pid, "KILL")
+      process.wait(pid, 5)
+    end
+    server:stop()
+    process.remove_directory(dir)
+  end)
+
+  local function get(port, options, host)
+    options.url = ("https://%s:%s/answer"):format(host or "localhost", port)
+    options.connect_timeout = 5 * slowdown
+    return server:post("/do", { request = options }):json()
+  end
+
+  it("trusts nobody that it does not know", function()
+    local r = get(lax, {})
+    assert.equal("tls", r.code)
+    assert.equal(502, r.status)
+    assert.equal("tls", get(lax, { ca = dir .. "/ca.pem" }, "127.0.0.1").code) -- not its name
+  end)
+
+  it("trusts whom it is told to trust", function()
+    local r = get(lax, { ca = dir .. "/ca.pem" })
+    assert.equal("secured", r.body, r.message)
+    assert.is_true(r.timings.tls > 0)
+  end)
+
+  it("verifies nothing when told so", function()
+    assert.equal("secured", get(lax, { verify = false }, "127.0.0.1").body)
+    assert.equal("tls", get(lax, {}).code) -- and that is not remembered
+  end)
+
+  it("shows a certificate of its own", function()
+    local ca = dir .. "/ca.pem"
+    assert.is_nil(get(strict, { ca = ca }).body)
+    assert.equal("secured", get(strict, { ca = ca, cert = dir .. "/cert.pem",
+      key = dir .. "/key.pem" }).body)
+  end)
+end)
+
+-- HTTP/2, where there is a server that speaks it.
+local NGINX = [[
+daemon off; worker_processes 1; pid %s/pid; error_log %s/error.log;
+events { worker_connections 100; }
+http { access_log off; client_body_temp_path %s/body; proxy_temp_path %s/p; fastcgi_temp_path %s/f;
+  uwsgi_temp_path %s/u; scgi_temp_path %s/s;
+  server { listen unix:%s/h2 http2; location / { return 200 "over $server_protocol"; } } }
+]]
+
+describe("fl.http over HTTP/2", function()
+  if os.execute "command -v nginx >/dev/null 2>&1" ~= 0 then
+    pending("needs nginx")
+    return
+  end
+
+  it("speaks it without asking when told so", function()
+    local dir = process.temporary_directory()
+    local file = assert(io.open(dir .. "/conf", "w"))
+    file:write((NGINX:gsub("%%s", dir)))
+    file:close()
+    local pid = process.spawn { argv = { "nginx", "-e", dir .. "/error.log", "-c", dir .. "/conf" },
+      output = dir .. "/output" }
+    local server = support.start { app = APP, settings = { threads = 1 } }
+    local r = support.eventually(function()
+      local r = server:post("/do", { request = { url = "http://localhost/", http2 = "prior",
+        unix_socket = dir .. "/h2" } }):json()
+      return r.status == 200 and r
+    end, 5)
+    assert.equal("2", r.version)
+    assert.equal("over HTTP/2.0", r.body)
+    assert.equal("13", r.headers["content-length"])
+    server:stop()
+    process.signal(pid, "QUIT")
+    process.wait(pid, 5)
+    process.remove_directory(dir)
+  end)
+end)
+
+describe("the peers", function()
+  it("are sent home", function()
+    stop_peer(peer)
   end)
 end)
