@@ -12,7 +12,8 @@ local guide = {}
 -- In the order of the navigation.
 guide.names = {
   "first-steps", "routing", "requests", "responses", "await", "pools", "shared", "channels",
-  "middleware", "streaming", "files", "configuration", "deployment", "troubleshooting",
+  "middleware", "streaming", "files", "http-client", "configuration",
+  "deployment", "troubleshooting",
 }
 
 ---@class docs.Page
