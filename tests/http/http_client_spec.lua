@@ -394,6 +394,16 @@ app:get("/background", function(req)
   fl.background(function() fl.shared("notes"):set("body", await(fl.http.get(url)).body) end)
   return "later"
 end)
+app:get("/background/stream", function(req)
+  local url = req.query.url
+  fl.background(function()
+    local r, size = await(fl.http.get(url, { stream = true })), 0
+    await(fl.sleep(0.05))
+    for piece in r:chunks() do size = size + #piece end
+    fl.shared("notes"):set("body", size .. " bytes")
+  end)
+  return "later"
+end)
 app:get("/note", function() return fl.shared("notes"):get "body" or "nothing yet" end)
 
 local client = fl.http.client { headers = { ["x-from"] = "a client" } }
@@ -967,6 +977,8 @@ support.describe_server("fl.http", {
   it("works in the background", function()
     assert.equal("later", get_server():get("/background?url=" .. peer.url .. "/hops/1").body)
     support.eventually(function() return get_server():get("/note").body == "arrived" end)
+    get_server():get("/background/stream?url=" .. peer.url .. "/drops")
+    support.eventually(function() return get_server():get("/note").body == "20 bytes" end, 5)
   end)
 end)
 

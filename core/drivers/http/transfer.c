@@ -87,6 +87,7 @@ static const char *code_of(CURLcode code)
     case CURLE_OUT_OF_MEMORY: return "memory";
     case CURLE_URL_MALFORMAT: return "url";
     case CURLE_LOGIN_DENIED: return "login";
+    case 100: return "too_large"; /* CURLE_TOO_LARGE, which curl 7 does not know */
     default: return "protocol";
     }
 }

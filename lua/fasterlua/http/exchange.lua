@@ -16,6 +16,7 @@ local exchange = {}
 local PIECE = 65536 -- bytes given to C at once
 local DROPPED_MOST = 65536 -- bytes of a redirect's body that are read, to keep the connection
 local DELAY, DELAY_MOST = 0.1, 5 -- seconds before the first retry, before any
+local ASKED_MOST = 300 -- seconds that a server may ask for
 
 local HTTP_1_1, HTTP_2_TLS, HTTP_2_PRIOR = 2, 4, 5 -- CURL_HTTP_VERSION_…
 
@@ -299,7 +300,8 @@ local function delay(attempt, answer)
 end
 
 local function has_time(first, seconds)
-  return not first.ends_at or driver.load().now() + seconds < first.ends_at
+  local ends_at = first.ends_at or math.huge
+  return seconds <= ASKED_MOST and driver.load().now() + seconds < ends_at
 end
 
 local function attempt_once(first)
@@ -341,6 +343,18 @@ local function add_credentials(headers, parts)
   return all
 end
 
+local function close_unless(answer, alone)
+  if not alone.is_so then
+    answer:close()
+  end
+end
+
+-- Where there is no request `at_end` starts a task at once, and says so.
+local function close_with_request(answer)
+  local alone = { is_so = false }
+  alone.is_so = task.at_end(close_unless, answer, alone) ~= nil
+end
+
 --- Carries a plan out, in a task of its own. A streamed response ends with the request whose
 --- handler asked for it.
 ---@param plan fasterlua.HttpPlan
@@ -353,7 +367,7 @@ function exchange.run(plan)
     ends_at = all.timeout and core.now() + all.timeout }
   local answer = plan.retries > 0 and retry(first, plan.retries) or follow(first)
   if all.stream then
-    task.at_end(answer.close, answer)
+    close_with_request(answer)
   end
   return answer
 end

@@ -95,6 +95,10 @@ local function is_token(value)
   return is_text(value) and not value:find "[%c ]"
 end
 
+local function is_method(value)
+  return type(value) == "string" and value:find "^[%w!#$%%&'*+.^_`|~-]+$" ~= nil
+end
+
 local SECONDS = "a number of seconds above 0, or false"
 
 -- How a value is checked, and what it must be.
@@ -129,7 +133,7 @@ local known = {
 local scopes = {
   base_url = { "client", is_text, "a URL" },
   url = { "request", is_text, "a URL" },
-  method = { "request", is_token, "a method" },
+  method = { "request", is_method, "a method" },
 }
 local of_one_request = { query = true, json = true, form = true, body = true, body_size = true }
 
