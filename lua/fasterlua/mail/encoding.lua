@@ -9,6 +9,7 @@ local json = require "fasterlua.json"
 local encoding = {}
 
 local LINE = 76 -- characters, without the line's end
+local LINE_BYTES = LINE / 4 * 3 -- of data in a line of Base64
 local WORD_BYTES = 45 -- of text in one encoded word: 60 characters of Base64
 local HARD_LINE = 998 -- bytes that a line may have (RFC 5322 section 2.1.1)
 
@@ -141,7 +142,11 @@ end
 ---@param data string
 ---@return string
 function encoding.base64(data)
-  return (digest.base64(data):gsub(("."):rep(LINE), "%0\r\n"):gsub("\r\n$", ""))
+  local lines = {}
+  for first = 1, #data, LINE_BYTES do
+    lines[#lines + 1] = digest.base64(data:sub(first, first + LINE_BYTES - 1))
+  end
+  return table.concat(lines, "\r\n")
 end
 
 local function is_plain(text)
