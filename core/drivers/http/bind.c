@@ -87,16 +87,21 @@ static unsigned check_count(lua_State *L, int index, unsigned least)
     return (unsigned)value;
 }
 
-/* limit(running, waiting, per_host, total)   [-0, +0, e] */
+/* limit(running, waiting, per_host, total, keep in seconds)   [-0, +0, e] */
 static int http_limit(lua_State *L)
 {
     unsigned running = check_count(L, 1, 1), waiting = check_count(L, 2, 0);
     unsigned per_host = check_count(L, 3, 0), total = check_count(L, 4, 0);
+    lua_Number keep = luaL_checknumber(L, 5);
+    luaL_argcheck(L, keep >= 0 && keep <= 1000000, 5, "seconds expected");
     fl_http_client *client = check_client(L);
     fl_claim_take(claim_of(L));
     client->running_most = running;
     client->waiting_most = waiting;
-    fl_http_client_limit(client, per_host, total);
+    client->per_host = per_host;
+    client->total = total;
+    client->keep = (uint64_t)(keep * 1000);
+    fl_http_client_limit(client);
     fl_claim_give(claim_of(L));
     return 0;
 }

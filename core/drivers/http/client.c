@@ -14,6 +14,7 @@
 #define IDLE_CONNECTIONS 100 /* kept for later requests */
 #define RUNNING_MOST 100
 #define WAITING_MOST 1000
+#define KEEP 60000 /* ms */
 
 struct fl_http_socket {
     fl_http_socket *next, **link;
@@ -208,27 +209,40 @@ int fl_http_client_close_socket(void *client, curl_socket_t fd)
 
 /* opening and closing */
 
+static CURLM *make_multi(fl_http_client *self)
+{
+    CURLM *multi = curl_multi_init();
+    if (!multi) return NULL;
+    (void)curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+    (void)curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, self);
+    (void)curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    (void)curl_multi_setopt(multi, CURLMOPT_TIMERDATA, self);
+    (void)curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)IDLE_CONNECTIONS);
+    return multi;
+}
+
+static void free_multi(fl_http_client *self)
+{
+    (void)curl_multi_cleanup(self->multi);
+    self->multi = NULL;
+    while (self->sockets) remove_socket(self->sockets);
+    fl_deadline_stop(&self->timer);
+}
+
 int fl_http_client_open(fl_http_client *self, fl_state *state)
 {
     init_once();
     *self = (fl_http_client){
-        .state = state, .running_most = RUNNING_MOST, .waiting_most = WAITING_MOST};
-    self->timer.state = state;
-    self->multi = curl_multi_init();
-    if (!self->multi) return UV_ENOMEM;
-    (void)curl_multi_setopt(self->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
-    (void)curl_multi_setopt(self->multi, CURLMOPT_SOCKETDATA, self);
-    (void)curl_multi_setopt(self->multi, CURLMOPT_TIMERFUNCTION, set_timer);
-    (void)curl_multi_setopt(self->multi, CURLMOPT_TIMERDATA, self);
-    (void)curl_multi_setopt(self->multi, CURLMOPT_MAXCONNECTS, (long)IDLE_CONNECTIONS);
-    return 0;
+        .state = state, .running_most = RUNNING_MOST, .waiting_most = WAITING_MOST, .keep = KEEP};
+    self->timer.state = self->idle.state = state;
+    self->multi = make_multi(self);
+    return self->multi ? 0 : UV_ENOMEM;
 }
 
-void fl_http_client_limit(fl_http_client *self, unsigned per_host, unsigned total)
+void fl_http_client_limit(fl_http_client *self)
 {
-    self->limits_host = per_host > 0 || total > 0;
-    (void)curl_multi_setopt(self->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)per_host);
-    (void)curl_multi_setopt(self->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)total);
+    (void)curl_multi_setopt(self->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)self->per_host);
+    (void)curl_multi_setopt(self->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)self->total);
 }
 
 void fl_http_client_close(fl_http_client *self)
@@ -237,10 +251,33 @@ void fl_http_client_close(fl_http_client *self)
     self->running_most = 0;
     while (self->waiting) fl_http_transfer_cancel(self->waiting);
     while (self->running) fl_http_transfer_cancel(self->running);
-    (void)curl_multi_cleanup(self->multi);
-    self->multi = NULL;
-    while (self->sockets) remove_socket(self->sockets);
-    fl_deadline_stop(&self->timer);
+    fl_deadline_stop(&self->idle);
+    free_multi(self);
+}
+
+/* being idle */
+
+static fl_http_client *client_of_idle(fl_deadline *idle)
+{
+    return (fl_http_client *)((char *)idle - offsetof(fl_http_client, idle));
+}
+
+/* curl lets idle connections go only when it makes others, even those that their servers have
+ * closed: another one takes its place. */
+static void let_go(fl_deadline *idle)
+{
+    fl_http_client *self = client_of_idle(idle);
+    CURLM *fresh = make_multi(self);
+    if (!fresh) return;
+    free_multi(self);
+    self->multi = fresh;
+    fl_http_client_limit(self);
+}
+
+static void look_whether_idle(fl_http_client *self)
+{
+    if (self->running_count == 0 && self->waiting_count == 0)
+        fl_thread_start_deadline(self->state->thread, &self->idle, self->keep, let_go);
 }
 
 /* transfers */
@@ -302,6 +339,7 @@ static void run_waiting(fl_http_client *self)
 
 int fl_http_client_add(fl_http_client *self, fl_http_transfer *transfer)
 {
+    fl_deadline_stop(&self->idle);
     if (self->running_count < self->running_most) return run(self, transfer);
     if (self->waiting_count >= self->waiting_most) return UV_EAGAIN;
     enqueue(self, transfer);
@@ -312,10 +350,11 @@ void fl_http_client_remove(fl_http_client *self, fl_http_transfer *transfer)
 {
     if (transfer->phase == FL_HTTP_WAITING) {
         leave_queue(self, transfer);
-        return;
+    } else {
+        unlink_transfer(self, transfer);
+        self->running_count--;
+        (void)curl_multi_remove_handle(self->multi, transfer->easy);
+        run_waiting(self);
     }
-    unlink_transfer(self, transfer);
-    self->running_count--;
-    (void)curl_multi_remove_handle(self->multi, transfer->easy);
-    run_waiting(self);
+    look_whether_idle(self);
 }

@@ -28,15 +28,17 @@ typedef struct fl_http_client {
     fl_http_transfer *waiting, *last_waiting; /* in order of arrival */
     unsigned running_count, waiting_count;
     unsigned running_most, waiting_most;
-    bool limits_host; /* connections may have to wait for others */
+    unsigned per_host, total; /* connections at once; 0: as many as there are transfers */
+    uint64_t keep;            /* ms that connections are kept when nothing runs */
+    fl_deadline idle;
 } fl_http_client;
 
 /* 0 or UV_ENOMEM. */
 int fl_http_client_open(fl_http_client *self, fl_state *state);
 void fl_http_client_close(fl_http_client *self); /* cancels what runs; harmless when closed */
 
-/* Connections of a host, and in all, at once; 0: as many as there are transfers. */
-void fl_http_client_limit(fl_http_client *self, unsigned per_host, unsigned total);
+/* Brings curl up to what `per_host` and `total` say. */
+void fl_http_client_limit(fl_http_client *self);
 
 /* Starts a transfer or lets it wait: 0, or UV_EAGAIN: too many wait already; UV_ENOMEM. */
 int fl_http_client_add(fl_http_client *self, fl_http_transfer *transfer);

@@ -391,7 +391,8 @@ int fl_http_transfer_start(fl_http_transfer *self, fl_http_client *client)
     (void)curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, fl_http_client_close_socket);
     (void)curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
     /* Waiting for a connection of another's counts as connecting with curl, not with us. */
-    long patience = client->limits_host ? 0 : (long)self->limits.connect_timeout;
+    bool waits = client->per_host || client->total;
+    long patience = waits ? 0 : (long)self->limits.connect_timeout;
     (void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, patience);
     self->client = client;
     self->deadline.state = client->state;

@@ -49,6 +49,8 @@ end
 ---@field source table|nil
 ---@field ends_at number|false
 
+local UNSENT = { ["content-type"] = "Content-Type:", expect = "Expect:" }
+
 local function header_lines(hop)
   local lines = {}
   for _, header in pairs(hop.headers) do
@@ -56,8 +58,11 @@ local function header_lines(hop)
       lines[#lines + 1] = value == "" and header.name .. ";" or header.name .. ": " .. value
     end
   end
-  if not hop.headers["content-type"] then
-    lines[#lines + 1] = "Content-Type:" -- none, instead of libcurl's own
+  -- None, instead of libcurl's own; it would wait a second for a "100 Continue" that few send.
+  for key, line in pairs(UNSENT) do
+    if not hop.headers[key] then
+      lines[#lines + 1] = line
+    end
   end
   return lines
 end
