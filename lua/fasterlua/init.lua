@@ -27,6 +27,8 @@ local text = require "fasterlua.core.text"
 ---@field topic fun(name: string): fasterlua.Topic
 ---@field db fun(url: string|table, options?: fasterlua.DbOptions): fasterlua.Db
 ---@field redis fun(url?: string|table, options?: fasterlua.RedisOptions): fasterlua.Redis
+---@field http table an HTTP client: fasterlua.http
+---@field mail table sends mail: fasterlua.mail
 ---@field exec fun(argv: string[], options?: fasterlua.ExecOptions): fasterlua.Future
 ---@field state_pool fun(options: fasterlua.PoolOptions): fasterlua.Pool
 ---@field run_in_state fun(fn: function|string, ...): fasterlua.Future
@@ -74,6 +76,8 @@ local lazy = {
   fs = { "fasterlua.fs" },
   exec = { "fasterlua.exec" },
   redis = { "fasterlua.redis", "open" },
+  http = { "fasterlua.http" },
+  mail = { "fasterlua.mail" },
   state_pool = { "fasterlua.pool", "new" },
   run_in_state = { "fasterlua.pool", "run_in_state" },
   run_blocking = { "fasterlua.pool", "run_blocking" },

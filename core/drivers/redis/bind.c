@@ -319,7 +319,7 @@ static int take_command(fl_op *op, lua_State *L)
 static command_op *push_op(lua_State *L, size_t size, size_t replies)
 {
     static const fl_op_kind what = {"a command of Redis", take_command, cancel_command,
-                                    close_command};
+                                    close_command, true};
     command_op *self = (command_op *)fl_op_prepare(L, sizeof(*self), &what);
     lua_createtable(L, 1, 0);
     lua_pushvalue(L, 1);
@@ -456,7 +456,7 @@ static int take_messages(fl_op *op, lua_State *L)
 static int redis_next(lua_State *L)
 {
     static const fl_op_kind what = {"messages of Redis", take_messages, cancel_messages,
-                                    close_messages};
+                                    close_messages, false};
     fl_redis_link *link = check_link(L, 1)->link;
     if (fl_redis_link_is_heard(link)) return luaL_error(L, "redis: somebody listens already");
     messages_op *self = (messages_op *)fl_op_prepare(L, sizeof(*self), &what);
