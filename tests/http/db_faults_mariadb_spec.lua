@@ -2,9 +2,10 @@
 
 local db_faults = require "support.db_faults"
 
-db_faults("fl.db on MariaDB, when things break:", {
+db_faults.server("fl.db on MariaDB, when things break:", {
   server = "mariadb",
   options = { settings = { max_allowed_packet = "64M" } },
+  most = 2,
   sleep = function(ms)
     return ("select sleep(%f) as slept"):format(ms / 1000)
   end,

@@ -2,9 +2,10 @@
 
 local db_faults = require "support.db_faults"
 
-db_faults("fl.db on PostgreSQL, when things break:", {
+db_faults.server("fl.db on PostgreSQL, when things break:", {
   server = "postgres",
   options = { tcp = true },
+  most = 2,
   sleep = function(ms)
     return ("select 1 as slept from pg_sleep(%f)"):format(ms / 1000)
   end,
