@@ -860,6 +860,7 @@ local function describe_cap(d, get_database)
       assert.is_true(seen.answers > 0)
       assert.is_true(most >= 1 and most <= 5, most)
     end)
+    busted.pending("lets each state have one in turn: those that came first keep theirs while idle")
   end)
 end
 
