@@ -722,6 +722,12 @@ static uint64_t number_field(lua_State *L, int table, const char *name, uint64_t
     return value > 0 ? (uint64_t)value : 0;
 }
 
+/* Milliseconds; the settings have nanoseconds. */
+static uint64_t time_field(lua_State *L, int table, const char *name, uint64_t otherwise)
+{
+    return number_field(L, table, name, otherwise / 1000000);
+}
+
 /* The table of options on top: names and texts. */
 static bool copy_options(lua_State *L, fl_db *db)
 {
@@ -744,10 +750,10 @@ static bool read_settings(lua_State *L, fl_db *db)
     db->url = copy_field(L, 2, "url");
     db->name = copy_field(L, 2, "name");
     db->pool = (unsigned)number_field(L, 2, "pool", settings->db_pool);
-    db->timeout = number_field(L, 2, "timeout", settings->db_timeout);
-    db->connect_timeout = number_field(L, 2, "connect_timeout", settings->db_connect_timeout);
-    db->pool_timeout = number_field(L, 2, "pool_timeout", settings->db_pool_timeout);
-    db->idle_timeout = number_field(L, 2, "idle_timeout", settings->db_idle);
+    db->timeout = time_field(L, 2, "timeout", settings->db_timeout);
+    db->connect_timeout = time_field(L, 2, "connect_timeout", settings->db_connect_timeout);
+    db->pool_timeout = time_field(L, 2, "pool_timeout", settings->db_pool_timeout);
+    db->idle_timeout = time_field(L, 2, "idle_timeout", settings->db_idle);
     db->most_bytes = number_field(L, 2, "max_result", settings->db_result);
     db->pending_most = number_field(L, 2, "queue", settings->db_queue);
     lua_getfield(L, 2, "options");

@@ -13,7 +13,8 @@
 #define SETTLED (1000 * FL_PG_MILLISECOND) /* a connection that lived so long was a good one */
 #define CROWDED 16                         /* items on a shared connection: another is wanted */
 #define FIRST_PAUSE 50                     /* ms */
-#define LONGEST_PAUSE 2000
+#define LONGEST_PAUSE 500
+#define HOPELESS_PAUSE 2000
 #define FULL_PAUSE 100
 
 /* lines of queries */
@@ -374,12 +375,13 @@ void fl_pg_pool_connected(fl_pg_connection *connection)
     fl_pg_pool_serve(pg);
 }
 
-/* Several attempts that fail together count as one. */
+/* Those that are lost together lengthen it once. */
 static void lengthen_pause(fl_pg *pg)
 {
     if (fl_db_now(&pg->db) < pg->attempt_at) return;
     pg->pause = pg->pause ? pg->pause * 2 : FIRST_PAUSE;
-    if (pg->pause > LONGEST_PAUSE || pg->is_hopeless) pg->pause = LONGEST_PAUSE;
+    if (pg->pause > LONGEST_PAUSE) pg->pause = LONGEST_PAUSE;
+    if (pg->is_hopeless) pg->pause = HOPELESS_PAUSE;
     pause_until(pg, pg->pause);
 }
 

@@ -44,8 +44,11 @@ function M.kind()
   return kind
 end
 
--- A server must not hold the test's sockets open, which LuaSocket makes to be inherited.
-local function spawn(options)
+---Starts a process that does not hold the test's sockets open, which LuaSocket makes to be
+---inherited.
+---@param options support.spawn
+---@return integer pid
+function M.spawn(options)
   for descriptor in pairs(process.descriptors(process.own_pid())) do
     if descriptor > 2 then
       ffi.C.fcntl(descriptor, F_SETFD, ffi.cast("int", FD_CLOEXEC))
@@ -53,6 +56,8 @@ local function spawn(options)
   end
   return process.spawn(options)
 end
+
+local spawn = M.spawn
 
 ---Runs a program to its end; raises what it says when it fails.
 ---@param argv string[]
