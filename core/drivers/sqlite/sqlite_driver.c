@@ -279,7 +279,7 @@ static void stats(fl_db *db, fl_db_stats *out)
     out->connections += file->readers + (file->ready ? 1 : 0);
     out->idle += file->idle_readers;
     out->sessions += file->sessions;
-    out->waiting += file->writes.count + file->reads.count;
+    out->waiting += file->writes.count + file->reads.count + file->sittings.count;
     pthread_mutex_unlock(&file->lock);
 }
 
