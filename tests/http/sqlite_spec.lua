@@ -40,10 +40,10 @@ end
 app:on_start(function() -- threads and connections that stay
   if os.getenv "TEST_WARM" then
     local list = {}
-    for index = 1, 12 do
-      list[2 * index] = db:value "select fasterlua_sleep(20)"
+    for index = 1, 16 do
+      list[2 * index] = db:value "select fasterlua_sleep(100)"
       list[2 * index - 1] = db:transaction(function(tx)
-        await(tx:value "select fasterlua_sleep(20)")
+        await(tx:value "select fasterlua_sleep(400)")
       end, { read_only = true })
     end
     await(gather(list))
@@ -281,9 +281,13 @@ describe_sqlite("SQLite in a file", fresh "&readers=4", {}, function(run, get_se
       local problem = problem_of(function()
         await(impatient:exec "insert into turns values (2)")
       end)
+      local other = problem_of(function()
+        await(impatient:transaction(function(tx) await(tx:exec "insert into turns values (3)") end))
+      end)
       await(inside)
-      return { problem.code, problem.status, await(db:value "select count(*) from turns") }]]
-    assert.same({ "pool_timeout", 503, 1 }, result)
+      return { problem.code, problem.status, other.code, impatient:stats().sessions,
+        await(db:value "select count(*) from turns") }]]
+    assert.same({ "pool_timeout", 503, "pool_timeout", 0, 1 }, result)
   end)
 
   it("takes the other transaction back when one of its statements undid it", function()
