@@ -98,7 +98,8 @@ end
 
 local function describe_sqlite(title, url, options, define)
   support.describe_server(title, function()
-    local given = { app = app, env = { TEST_DATABASE_URL = url, TEST_WARM = "1" },
+    local given = { app = app, env = { TEST_DATABASE_URL = url,
+      TEST_WARM = not url:find("memory", 1, true) and "1" or nil },
       flags = { "--threads", "1" } }
     for name, value in pairs(options) do
       given[name] = value
