@@ -158,10 +158,10 @@ function paths.slow(c)
     pause(0.01)
   end
 end
-function paths.late(c) pause(1) answer(c, "200 OK", "", "late") end
-function paths.drops(c) -- 20 pieces in a second
+function paths.late(c) pause(2) answer(c, "200 OK", "", "late") end
+function paths.drops(c) -- 20 pieces in two seconds
   write(c, CLOSE .. "Content-Length: 20\r\n\r\n")
-  for _ = 1, 20 do write(c, ".") pause(0.05) end
+  for _ = 1, 20 do write(c, ".") pause(0.1) end
 end
 function paths.silent(c) leave(c) end
 function paths.cut(c) write(c, CLOSE .. "Content-Length: 100\r\n\r\nbegun") end
@@ -535,7 +535,7 @@ local peer = start_peer()
 
 support.describe_server("fl.http", {
   app = APP,
-  settings = { threads = 1 },
+  settings = { threads = 1, cpu_states = 1 }, -- what each state keeps is made while warming up
   warm_up = function(server)
     for _ = 1, 2 do
       server:post("/do", { request = { url = peer.url .. "/head" } })
@@ -1088,7 +1088,7 @@ app:get("/stream", function(req)
   return table.concat(all)
 end)
 app:get("/timeout", function(req)
-  local ok, err = pcall(await, fl.http.get(req.query.url, { timeout = 1 }))
+  local ok, err = pcall(await, fl.http.get(req.query.url, { timeout = 2 }))
   return ok and "no" or err.code
 end)
 return app

@@ -299,6 +299,7 @@ static size_t more_to_send(char *room, size_t one, size_t count, void *data)
 {
     fl_http_transfer *self = data;
     size_t size = one * count;
+    if (self->failure) return CURL_READFUNC_ABORT;
     if (size > self->upload.size) size = self->upload.size;
     if (size == 0 && !self->upload_ended) {
         self->send_paused = true;
