@@ -103,10 +103,20 @@ static void abandon(fl_sqlite *self, fl_sqlite_query *query)
     fl_sqlite_job_release(job);
 }
 
+static void stand_up(fl_sqlite_session *session)
+{
+    if (!session->seat) return;
+    *session->link = session->next;
+    if (session->next) session->next->link = session->link;
+    fl_sqlite_seat_end(session->seat);
+    session->seat = NULL;
+}
+
 static void close_db(fl_db *db)
 {
     fl_sqlite *self = (fl_sqlite *)db;
     while (self->first) abandon(self, (fl_sqlite_query *)self->first);
+    while (self->sessions) stand_up(self->sessions);
     fl_turn_end_stop(&self->sending);
     if (self->link) {
         unlink_file(self->link);
@@ -155,10 +165,12 @@ void fl_sqlite_query_answered(fl_sqlite_query *asked)
     take_out(query);
     asked->job = NULL;
     job->query = NULL;
-    if (fl_sqlite_job_failed(job))
+    bool failed = fl_sqlite_job_failed(job);
+    if (failed)
         tell_error(query, &job->error);
     else
         take_results(query, job);
+    if (failed && query->kind == FL_QUERY_ACQUIRE) stand_up((fl_sqlite_session *)query->session);
     fl_sqlite_job_release(job);
     fl_query_done(query);
 }
@@ -198,15 +210,23 @@ static void fail_memory(fl_query *query)
     fl_query_done(query);
 }
 
+static bool sit_down(fl_sqlite *self, fl_sqlite_session *session)
+{
+    session->seat = fl_sqlite_seat_new(self->link->file, self->db.state->address, self->db.timeout);
+    if (!session->seat) return false;
+    session->next = self->sessions;
+    if (session->next) session->next->link = &session->next;
+    session->link = &self->sessions;
+    self->sessions = session;
+    return true;
+}
+
 /* Which session it is for; the first of it makes the seat. */
 static bool find_seat(fl_sqlite *self, fl_query *query, fl_sqlite_job *job)
 {
     fl_sqlite_session *session = (fl_sqlite_session *)query->session;
     if (!session) return true;
-    if (!session->seat)
-        session->seat =
-            fl_sqlite_seat_new(self->link->file, self->db.state->address, self->db.timeout);
-    if (!session->seat) return false;
+    if (!session->seat && !sit_down(self, session)) return false;
     fl_sqlite_seat_hold(session->seat);
     job->seat = session->seat;
     return true;
@@ -265,9 +285,7 @@ static void cancel(fl_query *query)
 
 static void release(fl_session *session)
 {
-    fl_sqlite_session *self = (fl_sqlite_session *)session;
-    if (self->seat) fl_sqlite_seat_end(self->seat);
-    self->seat = NULL;
+    stand_up((fl_sqlite_session *)session);
 }
 
 static void stats(fl_db *db, fl_db_stats *out)
@@ -279,7 +297,7 @@ static void stats(fl_db *db, fl_db_stats *out)
     out->connections += file->readers + (file->ready ? 1 : 0);
     out->idle += file->idle_readers;
     out->sessions += file->sessions;
-    out->waiting += file->writes.count + file->reads.count;
+    out->waiting += file->writes.count + file->reads.count + file->sittings.count;
     pthread_mutex_unlock(&file->lock);
 }
 

@@ -11,19 +11,22 @@
 
 typedef struct fl_sqlite_link fl_sqlite_link;
 
+typedef struct fl_sqlite_session fl_sqlite_session;
+struct fl_sqlite_session {
+    fl_session session;
+    fl_sqlite_session *next, **link; /* of those that have a seat */
+    fl_sqlite_seat *seat;            /* NULL: it has none yet, or no more */
+};
+
 typedef struct fl_sqlite {
     fl_db db;
     fl_sqlite_options options;
-    fl_sqlite_link *link;   /* to the file; NULL: nothing has been asked yet */
-    fl_query *first;        /* that are not done */
+    fl_sqlite_link *link; /* to the file; NULL: nothing has been asked yet */
+    fl_query *first;      /* that are not done */
+    fl_sqlite_session *sessions;
     fl_sqlite_queue unsent; /* what this turn of the loop has asked for */
     fl_turn_end sending;
 } fl_sqlite;
-
-typedef struct fl_sqlite_session {
-    fl_session session;
-    fl_sqlite_seat *seat; /* NULL: it has not been acquired */
-} fl_sqlite_session;
 
 struct fl_sqlite_query {
     fl_query query;

@@ -46,6 +46,7 @@ static fl_sqlite_file *file_new(const fl_sqlite_options *options, char *path)
     file->options.path = path;
     fl_sqlite_queue_init(&file->writes);
     fl_sqlite_queue_init(&file->reads);
+    fl_sqlite_queue_init(&file->sittings);
     init_lock(file);
     return file;
 }
@@ -148,6 +149,7 @@ void fl_sqlite_file_release(fl_sqlite_file *file)
     if (atomic_fetch_sub_explicit(&file->references, 1, memory_order_acq_rel) != 1) return;
     drop_all(&file->writes);
     drop_all(&file->reads);
+    drop_all(&file->sittings);
     pthread_cond_destroy(&file->quiet);
     pthread_mutex_destroy(&file->lock);
     fl_sqlite_options_close(&file->options);
@@ -163,11 +165,44 @@ bool fl_sqlite_file_is_quick(const fl_sqlite_job *job)
     return took > 0 && took < QUICK;
 }
 
+static bool can_sit(const fl_sqlite_file *file)
+{
+    return file->sittings.first && file->seated < FL_SQLITE_SEATED_MOST;
+}
+
+bool fl_sqlite_file_can_read(const fl_sqlite_file *file)
+{
+    return file->reads.first || can_sit(file);
+}
+
+const fl_sqlite_job *fl_sqlite_file_first(const fl_sqlite_file *file)
+{
+    if (file->writes.first) return file->writes.first;
+    return file->reads.first ? file->reads.first : file->sittings.first;
+}
+
+static void count_reads(fl_sqlite_file *file)
+{
+    unsigned count = file->reads.count + file->sittings.count;
+    atomic_store_explicit(&file->reads_waiting, count, memory_order_relaxed);
+}
+
+/* Who has waited longest. */
+fl_sqlite_job *fl_sqlite_file_take_read(fl_sqlite_file *file)
+{
+    const fl_sqlite_job *read = file->reads.first;
+    bool sits = can_sit(file) && (!read || file->sittings.first->queued < read->queued);
+    fl_sqlite_job *job = fl_sqlite_queue_take(sits ? &file->sittings : &file->reads);
+    count_reads(file);
+    return job;
+}
+
 /* Whether those that are awake will be there soon: waking one costs more than a quick statement. */
 static bool is_enough(const fl_sqlite_file *file)
 {
     unsigned soon = file->readers - file->idle_readers - file->slow_readers;
     const fl_sqlite_job *first = file->reads.first;
+    if (can_sit(file) && soon < file->sittings.count) return false;
     if (!first) return true;
     if (file->reads.count > soon * QUICK_IN_LINE || !fl_sqlite_file_is_quick(first)) return false;
     return uv_hrtime() - first->queued < LONG_WAIT;
@@ -180,7 +215,7 @@ void fl_sqlite_file_help(fl_sqlite_file *file)
         fl_sqlite_worker_wake(file->writer);
     else if (file->idle)
         fl_sqlite_worker_wake(file->idle);
-    else if (file->readers < file->options.readers)
+    else if (file->readers - file->seated < file->options.readers + (can_sit(file) ? 1 : 0))
         (void)fl_sqlite_worker_start(file, false);
 }
 
@@ -224,9 +259,10 @@ void fl_sqlite_file_push_write(fl_sqlite_file *file, fl_sqlite_job *job)
 
 static void push_read(fl_sqlite_file *file, fl_sqlite_job *job)
 {
-    if (refuse(file, job, &file->reads)) return;
-    fl_sqlite_queue_push(&file->reads, job);
-    atomic_store_explicit(&file->reads_waiting, file->reads.count, memory_order_relaxed);
+    fl_sqlite_queue *queue = job->seat ? &file->sittings : &file->reads;
+    if (refuse(file, job, queue)) return;
+    fl_sqlite_queue_push(queue, job);
+    count_reads(file);
     fl_sqlite_file_help(file);
 }
 
@@ -257,7 +293,7 @@ bool fl_sqlite_file_withdraw(fl_sqlite_file *file, fl_sqlite_job *job)
     bool queued = job->queue != NULL;
     if (queued) fl_sqlite_queue_remove(job->queue, job);
     if (queued && job->seat && job->seat->job == job) fl_sqlite_seat_next(job->seat);
-    atomic_store_explicit(&file->reads_waiting, file->reads.count, memory_order_relaxed);
+    count_reads(file);
     pthread_mutex_unlock(&file->lock);
     return queued;
 }

@@ -14,7 +14,8 @@
 #include "sqlite_options.h"
 #include "sqlite_queue.h"
 
-#define FL_SQLITE_WAITING_MOST 100000 /* jobs, in either queue */
+#define FL_SQLITE_WAITING_MOST 100000 /* jobs, in each queue */
+#define FL_SQLITE_SEATED_MOST 16      /* sessions that read at once */
 
 typedef struct fl_sqlite_worker fl_sqlite_worker;
 
@@ -28,11 +29,13 @@ typedef struct fl_sqlite_file {
     pthread_cond_t quiet; /* a thread has ended */
     bool ready;           /* the writer has opened it: it can be read */
     fl_sqlite_queue writes, reads;
-    _Atomic unsigned reads_waiting; /* the count of `reads`, for a glance without the lock */
+    fl_sqlite_queue sittings; /* of sessions: they may have a reader for themselves for long */
+    _Atomic unsigned reads_waiting; /* in both, for a glance without the lock */
     fl_sqlite_worker *writer;       /* NULL: not started */
     fl_sqlite_worker *idle;         /* readers that sleep, the last one first */
     unsigned readers, idle_readers;
     unsigned slow_readers; /* that will not be free in a moment */
+    unsigned seated;       /* readers that sessions have: beside those that the options allow */
     unsigned threads, sessions;
 } fl_sqlite_file;
 
@@ -55,5 +58,8 @@ void fl_sqlite_file_push(fl_sqlite_file *file, fl_sqlite_job *job); /* into the 
 void fl_sqlite_file_push_write(fl_sqlite_file *file, fl_sqlite_job *job);
 bool fl_sqlite_file_is_write(const fl_sqlite_file *file, const fl_sqlite_job *job);
 void fl_sqlite_file_help(fl_sqlite_file *file); /* more readers, if there is need */
+bool fl_sqlite_file_can_read(const fl_sqlite_file *file);
+fl_sqlite_job *fl_sqlite_file_take_read(fl_sqlite_file *file);         /* NULL: nothing waits */
+const fl_sqlite_job *fl_sqlite_file_first(const fl_sqlite_file *file); /* of any that waits */
 
 #endif

@@ -1,7 +1,8 @@
 /* sqlite_options: what an app may say of its database: sqlite:shop.db?readers=4&synchronous=full
  *
  *   mode         "rwc" (the default: made when it is missing) or "ro"
- *   readers      threads that read, 2 to 8; by default as many as there are processors
+ *   readers      threads that read, 2 to 8; by default as many as there are processors. Sessions
+ *                that read, transactions and loops over rows, have threads beside these
  *   synchronous  "normal" (the default: after a power failure the last transactions may be missing)
  *                or "full" (what was answered is on the disk)
  *   functions    "sleep": the SQL function fasterlua_sleep(milliseconds), for tests

@@ -143,8 +143,8 @@ static void skip_row(const char **at, uint32_t width)
 bool fl_sqlite_seat_take_rest(fl_sqlite_seat *seat, fl_rows *rows, uint64_t most)
 {
     fl_rows *rest = &seat->rest;
-    const char *from = rest->values.data + seat->rest_at, *at = from;
     if (rest->count == 0) return true;
+    const char *from = rest->values.data + seat->rest_at, *at = from;
     uint64_t count = rest->count < most ? rest->count : most;
     for (uint64_t i = 0; i < count; i++) skip_row(&at, rest->width);
     fl_buffer_append(&rows->values, from, (size_t)(at - from));

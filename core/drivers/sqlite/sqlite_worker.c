@@ -461,13 +461,14 @@ static void open_file(fl_sqlite_worker *worker)
 {
     fl_sqlite_file *file = worker->file;
     fl_sqlite_error error = {0};
-    const fl_sqlite_job *first = file->writes.first ? file->writes.first : file->reads.first;
+    const fl_sqlite_job *first = fl_sqlite_file_first(file);
     fl_sqlite_job_hold((fl_sqlite_job *)first);
     file->ready = open_connection(worker, first, &error);
     fl_sqlite_job_release((fl_sqlite_job *)first);
     if (!file->ready) {
         fail_queue(&file->writes, &error);
         fail_queue(&file->reads, &error);
+        fail_queue(&file->sittings, &error);
     }
     fl_sqlite_file_help(file);
     fl_sqlite_error_close(&error);
@@ -499,7 +500,7 @@ static void write_all(fl_sqlite_worker *worker)
     while (!atomic_load(&file->ending) || worker->seat) {
         if (worker->seat)
             serve(worker);
-        else if (!file->ready && (file->writes.first || file->reads.first))
+        else if (!file->ready && fl_sqlite_file_first(file))
             open_file(worker);
         else if (file->writes.first)
             write_next(worker);
@@ -541,11 +542,24 @@ static bool open_reader(fl_sqlite_worker *worker, fl_sqlite_job *job)
     return false;
 }
 
+/* With the lock. */
+static void sit(fl_sqlite_worker *worker, bool sits)
+{
+    if (worker->sits == sits) return;
+    worker->sits = sits;
+    if (sits) {
+        worker->file->seated++;
+    } else {
+        worker->file->seated--;
+        fl_sqlite_file_help(worker->file);
+    }
+}
+
 static void read_next(fl_sqlite_worker *worker)
 {
     fl_sqlite_file *file = worker->file;
-    fl_sqlite_job *job = fl_sqlite_queue_take(&file->reads);
-    atomic_store_explicit(&file->reads_waiting, file->reads.count, memory_order_relaxed);
+    fl_sqlite_job *job = fl_sqlite_file_take_read(file);
+    if (job->seat) sit(worker, true);
     mark(worker, !fl_sqlite_file_is_quick(job));
     fl_sqlite_file_help(file);
     if (open_reader(worker, job)) read_alone(worker, job);
@@ -563,18 +577,20 @@ static void read_all(fl_sqlite_worker *worker)
     fl_sqlite_file *file = worker->file;
     while (!atomic_load(&file->ending) || worker->seat) {
         mark(worker, worker->seat != NULL);
+        if (!worker->seat) sit(worker, false);
         if (worker->seat && worker->unsent)
             send_unlocked(worker);
         else if (worker->seat)
             serve(worker);
-        else if (file->reads.first)
+        else if (fl_sqlite_file_can_read(file))
             read_next(worker);
         else if (worker->unsent)
             send_unlocked(worker);
-        else if (!idle(worker) && !file->reads.first)
+        else if (!idle(worker) && !fl_sqlite_file_can_read(file))
             break;
     }
     mark(worker, false);
+    sit(worker, false);
     if (worker->unsent) send_unlocked(worker);
 }
 

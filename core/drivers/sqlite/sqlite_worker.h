@@ -17,6 +17,7 @@ struct fl_sqlite_worker {
     pthread_cond_t wake;
     bool sleeps, is_listed; /* among the readers that sleep */
     fl_sqlite_seat *seat;   /* held: whose the connection is; NULL: everybody's */
+    bool sits;              /* a reader that is counted as a session's */
     bool is_slow;           /* a reader that is counted as such */
     uint64_t looked_round;  /* ns, while a statement runs */
     fl_sqlite_job *unsent;  /* jobs that a reader has done, the last one first */
