@@ -221,12 +221,10 @@ static void connect_ready(fl_readiness *readiness, int status, int events)
 {
     fl_pg_connection *self =
         (fl_pg_connection *)((char *)readiness - offsetof(fl_pg_connection, readiness));
+    (void)status; /* a connection that is refused: libpq knows why, and goes on to the next host */
     (void)events;
     fl_pg_connection_hold(self);
-    if (status < 0)
-        refuse_soon(self, uv_strerror(status));
-    else
-        connect_step(self);
+    connect_step(self);
     fl_pg_connection_release(self);
 }
 
@@ -605,7 +603,10 @@ static void ready(fl_readiness *readiness, int status, int events)
     fl_pg_connection *self =
         (fl_pg_connection *)((char *)readiness - offsetof(fl_pg_connection, readiness));
     fl_pg_connection_hold(self);
-    if (status < 0) fl_pg_connection_lost(self, uv_strerror(status), false);
+    if (status < 0) {
+        read_all(self); /* what it has said before, and why it is gone */
+        fl_pg_connection_lost(self, uv_strerror(status), false);
+    }
     if (self->phase == FL_PG_READY && events & UV_WRITABLE) {
         fl_pg_connection_flush(self);
         if (self->phase == FL_PG_READY) fl_pg_exchange_written(self);
