@@ -74,6 +74,47 @@ fl_query *fl_mariadb_line_take(fl_mariadb_line *line)
     return first;
 }
 
+/* links */
+
+void fl_mariadb_become_idle(fl_mariadb_link *self)
+{
+    fl_mariadb *db = self->db;
+    self->idle_since = fl_db_now(&db->db);
+    self->next_idle = db->idle;
+    if (self->next_idle) self->next_idle->idle_link = &self->next_idle;
+    self->idle_link = &db->idle;
+    db->idle = self;
+    db->idle_count++;
+}
+
+void fl_mariadb_leave_idle(fl_mariadb_link *self)
+{
+    if (!self->idle_link) return;
+    *self->idle_link = self->next_idle;
+    if (self->next_idle) self->next_idle->idle_link = self->idle_link;
+    self->idle_link = NULL;
+    self->db->idle_count--;
+}
+
+void fl_mariadb_enlist(fl_mariadb_link *self)
+{
+    fl_mariadb *db = self->db;
+    self->next = db->links;
+    if (self->next) self->next->link = &self->next;
+    self->link = &db->links;
+    db->links = self;
+    db->count++;
+}
+
+void fl_mariadb_delist(fl_mariadb_link *self)
+{
+    fl_mariadb_leave_idle(self);
+    *self->link = self->next;
+    if (self->next) self->next->link = self->link;
+    self->db->count--;
+    if (self->phase == FL_LINK_CONNECTING) self->db->connecting--;
+}
+
 /* how long queries wait */
 
 static bool is_away(const fl_mariadb *self)

@@ -60,6 +60,12 @@ void fl_mariadb_line_prepend(fl_mariadb_line *line, fl_query *query);
 void fl_mariadb_line_remove(fl_query *query);
 fl_query *fl_mariadb_line_take(fl_mariadb_line *line); /* the first; NULL: none */
 
+/* A link is there; it waits for a query; it has one; it is gone. */
+void fl_mariadb_enlist(fl_mariadb_link *link);
+void fl_mariadb_become_idle(fl_mariadb_link *link);
+void fl_mariadb_leave_idle(fl_mariadb_link *link); /* harmless when it is not */
+void fl_mariadb_delist(fl_mariadb_link *link);
+
 /* Connections for those that wait, as far as there may be. */
 void fl_mariadb_serve(fl_mariadb *self);
 /* A link could not connect. */

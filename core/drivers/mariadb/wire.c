@@ -22,7 +22,7 @@
 /* A stream's reader may be slow. The scanner of statements reads as the server does: no
  * ANSI_QUOTES, alone or in a combination, no NO_BACKSLASH_ESCAPES. */
 const char fl_mariadb_setup[] =
-    "set autocommit = 1, net_write_timeout = 600, time_zone = '+00:00', sql_mode = "
+    "set names utf8mb4, autocommit = 1, net_write_timeout = 600, time_zone = '+00:00', sql_mode = "
     "concat('STRICT_TRANS_TABLES,', "
     "replace(replace(replace(replace(replace(replace(replace(replace(@@sql_mode, "
     "'NO_BACKSLASH_ESCAPES', ''), 'ANSI_QUOTES', ''), 'ANSI', ''), 'ORACLE', ''), 'MSSQL', ''), "
