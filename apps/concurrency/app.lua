@@ -87,4 +87,22 @@ app:get("/dashboard", function()
   return { users = users, orders = orders, news = news }
 end)
 
+-- The same of a database: three queries that take 100, 200 and 300 ms, all under way at once.
+local url = os.getenv "DATABASE_URL"
+local db = url and url:find "^postgres" and fl.db(url)
+local SLOW = "select ? as name, ?::float8 as seconds from pg_sleep(?)"
+
+local function slow_query(name, seconds)
+  return db:one(SLOW, name, seconds, seconds)
+end
+
+app:get("/db-dashboard", function()
+  if not db then
+    return fl.http_error(503, "DATABASE_URL names no PostgreSQL")
+  end
+  local users, orders, news = await(gather(slow_query("users", 0.1), slow_query("orders", 0.2),
+    slow_query("news", 0.3)))
+  return { users = users, orders = orders, news = news }
+end)
+
 return app

@@ -1,3 +1,4 @@
+local databases = require "support.databases"
 local support = require "support"
 
 local process = support.process
@@ -147,5 +148,35 @@ support.describe_server("the concurrency app", { dir = "apps/concurrency",
     assert.same({ from = "news", seconds = 0.3 }, board.news)
     assert.is_true(took >= 0.3)
     assert.is_true(took < 0.58 * support.slowdown, ("it took %.2f s"):format(took))
+  end)
+end)
+
+describe("the concurrency app without a database", function()
+  it("says what is missing", function()
+    local server = support.start { dir = "apps/concurrency", env = { DATABASE_URL = false } }
+    assert.equal(503, server:get("/db-dashboard").status)
+    server:stop()
+  end)
+end)
+
+databases.describe("with PostgreSQL", "postgres", {}, function(get_database)
+  support.describe_server("the concurrency app", function()
+    return { dir = "apps/concurrency", env = { DATABASE_URL = get_database().url },
+      flags = { "--threads", "1" }, warm_up = function(server)
+        for _ = 1, 3 do
+          server:get "/db-dashboard"
+        end
+      end }
+  end, function(get_server)
+    it("gathers three queries in the time of the slowest", function()
+      local best = math.huge
+      for _ = 1, 3 do
+        local started = support.process.now()
+        local answer = get_server():get("/db-dashboard"):json()
+        best = math.min(best, support.process.now() - started)
+        assert.same({ name = "orders", seconds = 0.2 }, answer.orders)
+      end
+      assert.is_true(best >= 0.3 and best < 0.3 + 0.03 * support.slowdown, best)
+    end)
   end)
 end)
