@@ -156,8 +156,8 @@ void fl_db_close_all(fl_state *state)
 {
     for (fl_db *db = state->databases, *next; db; db = next) {
         next = db->next;
-        fl_deadline_stop(&db->idle);
         db->driver->close(db);
+        fl_deadline_stop(&db->idle); /* what closing has ended may have started it */
         fl_db_free(db);
     }
     state->databases = NULL;
