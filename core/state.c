@@ -478,10 +478,7 @@ static void free_routes(fl_state *state)
 void fl_state_free(fl_state *state)
 {
     fl_profiler_state_closes(fl_server_profiler(state->thread->server), state);
-    if (state->address) {
-        fl_address_close(state->address);
-        fl_address_release(state->address);
-    }
+    if (state->address) fl_address_close(state->address);
     if (state->L) {
         fl_task_free_all(state);
         /* its own allocator again: only to that one does it give back the pages as a whole */
@@ -490,6 +487,7 @@ void fl_state_free(fl_state *state)
         lua_close(state->L);
         fl_db_close_all(state);
     }
+    if (state->address) fl_address_release(state->address); /* leases of databases know it */
     fl_router_free(state->router);
     free_routes(state);
     free(state);

@@ -2,9 +2,10 @@
 
 local db_faults = require "support.db_faults"
 
-db_faults("fl.db on MariaDB, when things break:", {
+db_faults.server("fl.db on MariaDB, when things break:", {
   server = "mariadb",
   options = { settings = { max_allowed_packet = "64M" } },
+  most = 2,
   sleep = function(ms)
     return ("select sleep(%f) as slept"):format(ms / 1000)
   end,
@@ -14,7 +15,11 @@ db_faults("fl.db on MariaDB, when things break:", {
   text = function(size)
     return ("select repeat('x', %d)"):format(size)
   end,
-  open_transactions = "select count(*) from information_schema.innodb_trx",
+  -- What it shows is kept for 0.1 s from the last look.
+  open_transactions = "do sleep(0.12); select count(*) from information_schema.innodb_trx",
+  activity = "select trx_started, trx_state, coalesce(trx_query, ''), command, time, "
+    .. "coalesce(info, '') from information_schema.innodb_trx left join "
+    .. "information_schema.processlist on id = trx_mysql_thread_id",
   running = "select count(*) from information_schema.processlist where info like "
     .. "'select sleep(%'",
   bad_url = function(database)

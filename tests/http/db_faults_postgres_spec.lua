@@ -2,9 +2,10 @@
 
 local db_faults = require "support.db_faults"
 
-db_faults("fl.db on PostgreSQL, when things break:", {
+db_faults.server("fl.db on PostgreSQL, when things break:", {
   server = "postgres",
   options = { tcp = true },
+  most = 2,
   sleep = function(ms)
     return ("select 1 as slept from pg_sleep(%f)"):format(ms / 1000)
   end,
@@ -16,6 +17,8 @@ db_faults("fl.db on PostgreSQL, when things break:", {
   end,
   open_transactions = "select count(*) from pg_stat_activity where state like 'idle in%' "
     .. "and pid <> pg_backend_pid()",
+  activity = "select state, query, now() - state_change from pg_stat_activity "
+    .. "where state like 'idle in%'",
   running = "select count(*) from pg_stat_activity where state = 'active' "
     .. "and query like '%pg_sleep%' and pid <> pg_backend_pid()",
   bad_url = function(database)

@@ -1,9 +1,9 @@
 -- db_faults: what fl.db promises when things break: the database stops, the network cuts, clients
 -- leave, statements fail, threads get stuck. The specs of both servers share it.
 --
---     db_faults("PostgreSQL", { server = "postgres", sleep = function(ms) … end, … })
+--     db_faults.server("PostgreSQL", { server = "postgres", sleep = function(ms) … end, … })
 --
--- SOAK set: more restarts, more statements.
+-- SOAK set: more restarts, more statements. FIGURES: a file to which what was measured is added.
 
 local busted = require "busted"
 local databases = require "support.databases"
@@ -27,6 +27,7 @@ local OUTAGE = 2 -- seconds that the database is away, once
 ---@field series fun(count: integer): string a SELECT of so many rows, whose column n counts from 1
 ---@field text fun(size: integer): string a SELECT of so many bytes
 ---@field open_transactions string SQL: how many there are
+---@field activity string SQL: what they are, for messages
 ---@field running string SQL: how many statements that sleep are running
 ---@field bad_url fun(database: support.database): string its URL with a wrong password
 ---@field refusals fun(database: support.database): integer how often it has refused a password
@@ -37,7 +38,7 @@ local fl = require "fasterlua"
 local await, gather, spawn = fl.await, fl.gather, fl.spawn
 local app = fl.app { title = "faults" }
 local url, proxy_url = os.getenv "TEST_DATABASE_URL", os.getenv "TEST_PROXY_URL"
-local sleep_60 = os.getenv "TEST_SLEEP_60"
+local sleep_60, short_sleep = os.getenv "TEST_SLEEP_60", os.getenv "TEST_SHORT_SLEEP"
 local series = os.getenv "TEST_SERIES"
 local db, codes = fl.db(url), fl.shared "codes"
 
@@ -62,6 +63,8 @@ local function open_all(handle, count)
     end)) end)
   end
   await(gather(list))
+  for index = 1, count do list[index] = handle:value(short_sleep) end
+  await(gather(list))
   for _ = 1, 6 do await(handle:value "select 1") end
 end
 
@@ -69,17 +72,19 @@ local warm = os.getenv "TEST_WARM"
 if warm == "db" then
   app:on_start(function() open_all(db, 12) end)
 elseif warm then
-  box.proxied = fl.db(proxy_url)
+  if proxy_url then box.proxied = fl.db(proxy_url) end
   box.small = fl.db(url, { pool = 2, pool_timeout = 0.4 })
   box.tiny = fl.db(url, { max_result = "1MB", pool = 1 })
   app:on_start(function() -- connections that stay are there before the tests begin
     open_all(db, 12)
-    open_all(box.proxied, 12)
+    if proxy_url then open_all(box.proxied, 12) end
     open_all(box.small, 2)
     open_all(box.tiny, 1)
     await(fl.run_in_state(function() end))
     pcall(function() await(db:with { timeout = 0.05 }:value(sleep_60)) end)
-    pcall(function() await(box.proxied:with { timeout = 0.05 }:value(sleep_60)) end)
+    if proxy_url then
+      pcall(function() await(box.proxied:with { timeout = 0.05 }:value(sleep_60)) end)
+    end
   end)
 end
 
@@ -143,7 +148,7 @@ end
 local function options_of(d, url, proxy_url, settings, warm)
   return { app = { ["app.lua"] = app, ["test_clock.lua"] = clock }, settings = settings,
     env = { TEST_DATABASE_URL = url, TEST_PROXY_URL = proxy_url or false,
-      TEST_SLEEP_60 = d.sleep(60000), TEST_SERIES = d.series("%d"),
+      TEST_SLEEP_60 = d.sleep(60000), TEST_SHORT_SLEEP = d.sleep(20), TEST_SERIES = d.series("%d"),
       TEST_WARM = warm or false } }
 end
 
@@ -159,6 +164,14 @@ end
 
 local function count_of(database, sql)
   return tonumber(database:query(sql)[1][1])
+end
+
+local function wait_for_none(database, d)
+  eventually(function()
+    local count = count_of(database, d.open_transactions)
+    return count == 0 or error(("%d transactions are open: %s"):format(count,
+      table.concat(database:query(d.activity)[1] or {}, " | ")), 0)
+  end)
 end
 
 -- What a load has seen: right numbers, and 503 that say when to come again; nothing else.
@@ -188,9 +201,9 @@ end
 
 -- Seconds until a server answers again, whichever of its threads is asked.
 local function time_until_well(server, began)
-  local good, client = 0, nil
+  local good = 0
   repeat
-    client = server:connect()
+    local client = server:connect()
     local response = client:request { path = "/number/7" }
     client:close()
     good = response and response.status == 200 and good + 1 or 0
@@ -201,8 +214,289 @@ end
 local FIGURES = os.getenv "FIGURES"
 local function report(format, ...)
   if FIGURES then
-    io.stderr:write(format:format(...), "\n")
+    local file = assert(io.open(FIGURES, "a"))
+    file:write(format:format(...), "\n")
+    file:close()
   end
+end
+
+-- Words for one server's tests.
+local function tools_of(get_server)
+  local function run(code, ...)
+    return run_on(get_server(), code, ...)
+  end
+  local function begin(code, ...)
+    local client = get_server():connect()
+    local text = select("#", ...) > 0 and code:format(...) or code
+    assert(client:send(("POST /run HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"):format(
+      #text, text)))
+    return client
+  end
+  local function finish(client)
+    local response, reason = client:response { timeout = 20 * slowdown }
+    assert.is_truthy(response, reason)
+    assert.equal(200, response.status, response.body)
+    return response:json().value
+  end
+  local function table_of(name, columns)
+    run('await(db:exec "drop table if exists %s") await(db:exec [[create table %s (%s)]])', name,
+      name, columns)
+  end
+  return { get_server = get_server, run = run, begin = begin, finish = finish,
+    table_of = table_of }
+end
+
+-- What needs no network between.
+local function describe_common(d, c)
+  local run, get_server, table_of, expect_quiet = c.run, c.get_server, c.table_of, c.expect_quiet
+  local begin, finish = c.begin, c.finish
+
+  describe("a pool whose connections are all taken", function()
+    it("lets others wait in their order", function()
+      assert.same({ 1, 2, 3, 4, 5, 6, 7, 8 }, run [[
+        local order, list = {}, {}
+        list[1] = tiny:transaction(function() await(fl.sleep(0.1)) end)
+        await(fl.sleep(0.02))
+        for i = 1, 8 do
+          list[#list + 1] = tiny:transaction(function()
+            order[#order + 1] = i
+            await(fl.sleep(0.01))
+          end)
+        end
+        await(gather(list))
+        return order]])
+    end)
+
+    it("is an error after its time, and all is free afterwards", function()
+      local result = run([[
+        local list, took, codes = {}, {}, {}
+        for i = 1, %d do
+          list[i] = small:transaction(function() await(fl.sleep(0.8)) end)
+        end
+        await(fl.sleep(0.02))
+        for i = 1, 5 do
+          list[#list + 1] = spawn(function()
+            local from = now()
+            local problem = problem_of(function()
+              await(small:transaction(function() end))
+            end)
+            took[i], codes[i] = now() - from, problem and problem.code .. problem.status
+          end)
+        end
+        await(gather(list))
+        return { took = took, codes = codes, free = await(small:transaction(function(tx)
+          return await(tx:value "select 3")
+        end)) }]], d.most)
+      for i = 1, 5 do
+        assert.equal("pool_timeout503", result.codes[i])
+        assert.is_true(result.took[i] >= 0.38 and result.took[i] < 0.4 + 0.15 * slowdown,
+          result.took[i])
+      end
+      assert.equal(3, result.free)
+    end)
+
+    it("is answered with 503 and when to come again", function()
+      local holder = begin([[
+        local list = {}
+        for i = 1, %d do
+          list[i] = small:transaction(function() await(fl.sleep(0.8)) end)
+        end
+        await(gather(list))]], d.most)
+      sleep(0.05)
+      local response = get_server():post("/run", "await(small:transaction(function() end))")
+      assert.equal(503, response.status)
+      assert.is_string(response.headers["retry-after"])
+      finish(holder)
+    end)
+  end)
+
+  it("one user's error or lateness changes no other's result", function()
+    local from = now()
+    local result = run([[
+      local all, tasks = %d, 256
+      local seen = { answers = 0, errors = 0, late = 0, wrong = 0, in_time = 0 }
+      local function note(what) seen[what] = seen[what] + 1 end
+      local ways = {}
+      ways[0] = function(n) return await(db:value("select ? + 0", n)) end
+      ways[1] = function(n) return await(db:one("select ? + 0 as v, 'x' as x", n)).v end
+      ways[2] = function(n) return await(db:all("select ? + 0 as v", n))[1].v end
+      ways[3] = function(n) return await(db:value("select ? - 0", n)) end
+      local function fail()
+        local ok, err = pcall(function() return await(db:all "select * from nowhere") end)
+        note(not ok and tostring(err):find "nowhere" and "errors" or "wrong")
+      end
+      local function hurry(n)
+        local place = db:with { timeout = (n %% 20 + 1) / 1000 }
+        local ok, value
+        if n %% 200 < 100 then
+          ok, value = pcall(function() return await(place:value(%q)) end)
+          if ok then return note "wrong" end
+        else
+          ok, value = pcall(function() return await(place:value("select ? + 0", n)) end)
+        end
+        if ok then return note(value == n and "in_time" or "wrong") end
+        note(value.code == "timeout" and "late" or "wrong")
+      end
+      local list = {}
+      for task = 1, tasks do
+        list[task] = spawn(function()
+          for n = task, all, tasks do
+            if n %% 100 == 7 then fail()
+            elseif n %% 100 == 57 then hurry(n)
+            else
+              local ok, value = pcall(ways[n %% 4], n)
+              note(ok and value == n and "answers" or "wrong")
+              if not ok then fl.log.error("wrong: " .. tostring(value)) end
+            end
+          end
+        end)
+      end
+      await(gather(list))
+      return seen]], STATEMENTS, d.sleep(50))
+    report("%s: %d statements in %.1f s: %d late", d.server, STATEMENTS, now() - from,
+      result.late)
+    assert.equal(0, result.wrong)
+    assert.equal(STATEMENTS / 100, result.errors)
+    assert.equal(STATEMENTS / 100, result.late + result.in_time)
+    assert.equal(STATEMENTS * 98 / 100, result.answers)
+  end)
+
+  describe("what is not wanted any more,", function()
+    it("is not begun when it waits for others' connections", function()
+      table_of("unwanted", "n integer")
+      assert.same({ 0, 0, 1 }, run [[
+        local holder = tiny:transaction(function() await(fl.sleep(0.1)) end)
+        await(fl.sleep(0.02))
+        local f = tiny:transaction(function(tx)
+          await(tx:exec "insert into unwanted values (1)")
+        end)
+        local g = tiny:exec "insert into unwanted values (1)"
+        await(fl.sleep(0.02))
+        f:cancel()
+        g:cancel()
+        await(holder)
+        await(tiny:transaction(function(tx) await(tx:value "select 1") end))
+        return { await(tiny:value "select count(*) from unwanted"), tiny:stats().waiting,
+          await(tiny:value "select 1") }]])
+    end)
+
+    it("hits nothing else, whenever it is cancelled", function()
+      table_of("crossings", "n integer")
+      run("await(db:exec 'insert into crossings values (0)')")
+      local result = run([[
+        local wrong, undone = 0, 0
+        local function other(n)
+          return spawn(function()
+            if await(db:value("select ? + 0", n)) ~= n then wrong = wrong + 1 end
+          end)
+        end
+        local texts = { %q, %q, "select 1" }
+        for round = 1, 90 do
+          local f = db:all(texts[round %% 3 + 1])
+          local a = other(round)
+          await(fl.sleep(round %% 15 / 1500))
+          f:cancel()
+          local b = other(-round)
+          await(gather(a, b))
+        end
+        for round = 1, 40 do
+          local f = db:transaction(function(tx)
+            await(tx:exec "update crossings set n = n + 1")
+            await(tx:value "select 1")
+          end)
+          await(fl.sleep(round / 8000))
+          local a = other(round)
+          f:cancel()
+          if problem_of(await, f) then undone = undone + 1 end
+          await(a)
+        end
+        return { wrong = wrong, undone = undone }]], d.series(20000), d.sleep(20))
+      assert.equal(0, result.wrong)
+      expect_quiet()
+      run "await(db:exec 'update crossings set n = n + 1')"
+    end)
+
+    it("leaves no transaction open: after BEGIN, between statements, in them", function()
+      table_of("left_over", "n integer")
+      assert.equal(0, run([[
+        local list = {}
+        for n = 1, 9 do
+          list[n] = db:transaction(function(tx)
+            if n %% 3 == 0 then await(fl.sleep(10)) end
+            await(tx:exec "insert into left_over values (1)")
+            if n %% 3 == 1 then await(fl.sleep(10)) end
+            await(tx:value(%q))
+          end)
+        end
+        await(fl.sleep(0.1))
+        for n = 1, 9 do list[n]:cancel() end
+        for n = 1, 9 do problem_of(await, list[n]) end
+        return await(db:value "select count(*) from left_over")]], d.sleep(10000)))
+      expect_quiet()
+    end)
+  end)
+
+  describe("large", function()
+    it("values of 16 MB come whole", function()
+      assert.equal(16777216, run("return #await(db:value %q)", d.text(16777216)))
+    end)
+
+    it("results beyond max_result are an error, and the next one is answered", function()
+      for _, sql in ipairs { d.text(2000000), d.series(200000), d.text(16777216) } do
+        local problem = run("return problem_of(function() return await(tiny:all %q) end)", sql)
+        assert.equal("too_large", problem.code, problem.message)
+        assert.equal(8, run 'return await(tiny:value "select 8")')
+      end
+    end)
+
+    it("results go by in constant memory, and slow nobody down", function()
+      local server = get_server()
+      local function pass(count)
+        local client, tail, most = server:connect(), "", 0
+        client:send(("GET /rows?count=%d HTTP/1.1\r\nHost: a\r\n\r\n"):format(count))
+        repeat
+          local bytes, reason = client:receive(nil, 20 * slowdown)
+          assert.is_truthy(bytes, reason)
+          tail = (tail .. bytes):sub(-200)
+          most = math.max(most, server:rss())
+        until tail:find "sum=%d+%."
+        assert.equal(count, tonumber(tail:match "count=(%d+)"))
+        assert.equal(count * (count + 1) / 2, tonumber(tail:match "sum=(%d+)"))
+        client:close()
+        return most
+      end
+      pass(20000)
+      local calm = load.start(server, { path = "/ping", clients = 4, pause = 0.002 })
+      sleep(0.4)
+      calm = load.percentile(calm:stop(), 0.99)
+      local before, most, p99 = server:rss(), 0, nil
+      for _ = 1, 3 do -- others may want the machine, too
+        local began = now()
+        local pings = load.start(server, { path = "/ping", clients = 4, pause = 0.002 })
+        most = math.max(most, pass(1000000))
+        p99 = load.percentile(pings:stop(), 0.99)
+        report("%s: a million rows in %.1f s, %.1f MB more, p99 %.1f ms instead of %.1f",
+          d.server, now() - began, (most - before) / 1e6, p99 * 1000, calm * 1000)
+        if p99 < 2 * calm + 0.01 * slowdown then break end
+      end
+      assert.is_true(most - before < 20e6 * slowdown, most - before)
+      assert.is_true(p99 < 2 * calm + 0.01 * slowdown, p99)
+    end)
+  end)
+
+  it("values that no column takes are clear errors, and leave the connection good", function()
+    for index, case in ipairs(d.bad_values) do
+      table_of("strict_values_" .. index, "first_column integer, v " .. case[1])
+      local problem = run([[return problem_of(function()
+        await(db:exec("insert into strict_values_%d (first_column, v) values (?, ?)", 1, %s))
+      end)]], index, case[2])
+      assert.is_truthy(problem, case[1] .. " takes " .. case[2])
+      for pattern = 3, #case do
+        assert.matches(case[pattern], problem.text)
+      end
+      assert.equal(index, run("return await(db:value 'select %d')", index))
+    end
+  end)
 end
 
 -- A server with its proxy, one thread, and all connections open before the tests.
@@ -221,31 +515,12 @@ local function describe_faults(d, get_database)
     options.flags = { "--threads", "1" }
     return options
   end, function(get_server)
-    local function run(code, ...)
-      return run_on(get_server(), code, ...)
-    end
-    local function begin(code, ...)
-      local client = get_server():connect()
-      local text = select("#", ...) > 0 and code:format(...) or code
-      assert(client:send(("POST /run HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"):format(
-        #text, text)))
-      return client
-    end
-    local function finish(client)
-      local response, reason = client:response { timeout = 20 * slowdown }
-      assert.is_truthy(response, reason)
-      assert.equal(200, response.status, response.body)
-      return response:json().value
-    end
-    local function table_of(name, columns)
-      run('await(db:exec "drop table if exists %s") await(db:exec [[create table %s (%s)]])', name,
-        name, columns)
-    end
+    local c = tools_of(get_server)
+    local run, begin, finish, table_of = c.run, c.begin, c.finish, c.table_of
     local function expect_quiet()
-      eventually(function()
-        return count_of(get_database(), d.open_transactions) == 0
-      end)
+      wait_for_none(get_database(), d)
     end
+    c.expect_quiet = expect_quiet
 
     busted.before_each(function()
       baseline = baseline or get_database():connections()
@@ -315,14 +590,15 @@ local function describe_faults(d, get_database)
               box_inside = true
               await(box_event:wait())
               for n = 2, 4 do
-                problems[#problems + 1] = problem_of(function()
+                local problem = problem_of(function()
                   await(tx:exec("insert into cut_off values (?)", n))
-                end).code
+                end)
+                problems[#problems + 1] = problem and (problem.code or problem.message) or "none"
               end
             end))
           end)
-          return { problems, outside and outside.code }]]
-        eventually(function() return run "return box_inside" end)
+          return { problems, outside and (outside.code or outside.message) }]]
+        eventually(function() return run "return box_inside or false" end)
         proxy:cut()
         run "box_event:set()"
         assert.same({ { "connection", "connection", "connection" }, "connection" }, finish(client))
@@ -364,67 +640,6 @@ local function describe_faults(d, get_database)
         assert.equal("connection", result.code)
         assert.is_true(result.count < 100000)
         assert.equal(1, run 'return await(proxied:value "select 1")')
-      end)
-    end)
-
-    describe("a pool whose connections are all taken", function()
-      it("lets others wait in their order", function()
-        assert.same({ 1, 2, 3, 4, 5, 6, 7, 8 }, run [[
-          local order, list = {}, {}
-          for i = 1, 2 do
-            list[i] = small:transaction(function() await(fl.sleep(0.1)) end)
-          end
-          await(fl.sleep(0.02))
-          for i = 1, 8 do
-            list[#list + 1] = small:transaction(function()
-              order[#order + 1] = i
-              await(fl.sleep(0.01))
-            end)
-          end
-          await(gather(list))
-          return order]])
-      end)
-
-      it("is an error after its time, and all is free afterwards", function()
-        local result = run [[
-          local list, took, codes = {}, {}, {}
-          for i = 1, 2 do
-            list[i] = small:transaction(function() await(fl.sleep(0.8)) end)
-          end
-          await(fl.sleep(0.02))
-          for i = 1, 5 do
-            list[#list + 1] = spawn(function()
-              local from = now()
-              local problem = problem_of(function()
-                await(small:transaction(function() end))
-              end)
-              took[i], codes[i] = now() - from, problem and problem.code .. problem.status
-            end)
-          end
-          await(gather(list))
-          return { took = took, codes = codes, free = await(small:transaction(function(tx)
-            return await(tx:value "select 3")
-          end)) }]]
-        for i = 1, 5 do
-          assert.equal("pool_timeout503", result.codes[i])
-          assert.is_true(result.took[i] >= 0.38 and result.took[i] < 0.4 + 0.15 * slowdown,
-            result.took[i])
-        end
-        assert.equal(3, result.free)
-      end)
-
-      it("is answered with 503 and when to come again", function()
-        local holder = begin [[
-          local list = {}
-          for i = 1, 2 do
-            list[i] = small:transaction(function() await(fl.sleep(0.8)) end)
-          end
-          await(gather(list))]]
-        sleep(0.05)
-        local response = get_server():post("/run", "await(small:transaction(function() end))")
-        assert.equal(503, response.status)
-        assert.is_string(response.headers["retry-after"])
-        finish(holder)
       end)
     end)
 
@@ -512,57 +727,6 @@ local function describe_faults(d, get_database)
       end)
     end)
 
-    it("one user's error or lateness changes no other's result", function()
-      local from = now()
-      local result = run([[
-        local all, tasks = %d, 256
-        local seen = { answers = 0, errors = 0, late = 0, wrong = 0, in_time = 0 }
-        local function note(what) seen[what] = seen[what] + 1 end
-        local ways = {}
-        ways[0] = function(n) return await(db:value("select ? + 0", n)) end
-        ways[1] = function(n) return await(db:one("select ? + 0 as v, 'x' as x", n)).v end
-        ways[2] = function(n) return await(db:all("select ? + 0 as v", n))[1].v end
-        ways[3] = function(n) return await(db:value("select ? * 2 / 2", n)) end
-        local function fail()
-          local ok, err = pcall(function() return await(db:all "select * from nowhere") end)
-          note(not ok and tostring(err):find "nowhere" and "errors" or "wrong")
-        end
-        local function hurry(n)
-          local place = db:with { timeout = (n %% 20 + 1) / 1000 }
-          local ok, value
-          if n %% 200 < 100 then
-            ok, value = pcall(function() return await(place:value(%q)) end)
-            if ok then return note "wrong" end
-          else
-            ok, value = pcall(function() return await(place:value("select ? + 0", n)) end)
-          end
-          if ok then return note(value == n and "in_time" or "wrong") end
-          note(value.code == "timeout" and "late" or "wrong")
-        end
-        local list = {}
-        for task = 1, tasks do
-          list[task] = spawn(function()
-            for n = task, all, tasks do
-              if n %% 100 == 7 then fail()
-              elseif n %% 100 == 57 then hurry(n)
-              else
-                local ok, value = pcall(ways[n %% 4], n)
-                note(ok and value == n and "answers" or "wrong")
-                if not ok then fl.log.error("wrong: " .. tostring(value)) end
-              end
-            end
-          end)
-        end
-        await(gather(list))
-        return seen]], STATEMENTS, d.sleep(50))
-      report("%s: %d statements in %.1f s: %d late", d.server, STATEMENTS, now() - from,
-        result.late)
-      assert.equal(0, result.wrong)
-      assert.equal(STATEMENTS / 100, result.errors)
-      assert.equal(STATEMENTS / 100, result.late + result.in_time)
-      assert.equal(STATEMENTS * 98 / 100, result.answers)
-    end)
-
     describe("what is not wanted any more", function()
       it("ends in the database within a second after its client has left", function()
         local client = get_server():connect()
@@ -588,79 +752,6 @@ local function describe_faults(d, get_database)
         assert.equal(9, run 'return await(proxied:value "select 9")')
       end)
 
-      it("is not begun when it waits for others' connections", function()
-        table_of("unwanted", "n integer")
-        assert.same({ 0, 0, 1 }, run [[
-          local holder = tiny:transaction(function() await(fl.sleep(0.1)) end)
-          await(fl.sleep(0.02))
-          local f = tiny:transaction(function(tx)
-            await(tx:exec "insert into unwanted values (1)")
-          end)
-          local g = tiny:exec "insert into unwanted values (1)"
-          await(fl.sleep(0.02))
-          f:cancel()
-          g:cancel()
-          await(holder)
-          await(tiny:transaction(function(tx) await(tx:value "select 1") end))
-          return { await(tiny:value "select count(*) from unwanted"), tiny:stats().waiting,
-            await(tiny:value "select 1") }]])
-      end)
-
-      it("hits nothing else, whenever it is cancelled", function()
-        table_of("crossings", "n integer")
-        run("await(db:exec 'insert into crossings values (0)')")
-        local result = run([[
-          local wrong, undone = 0, 0
-          local function other(n)
-            return spawn(function()
-              if await(db:value("select ? + 0", n)) ~= n then wrong = wrong + 1 end
-            end)
-          end
-          local texts = { %q, %q, "select 1" }
-          for round = 1, 90 do
-            local f = db:all(texts[round %% 3 + 1])
-            local a = other(round)
-            await(fl.sleep(round %% 15 / 1500))
-            f:cancel()
-            local b = other(-round)
-            await(gather(a, b))
-          end
-          for round = 1, 40 do
-            local f = db:transaction(function(tx)
-              await(tx:exec "update crossings set n = n + 1")
-              await(tx:value "select 1")
-            end)
-            await(fl.sleep(round / 8000))
-            local a = other(round)
-            f:cancel()
-            if problem_of(await, f) then undone = undone + 1 end
-            await(a)
-          end
-          return { wrong = wrong, undone = undone }]], d.series(20000), d.sleep(20))
-        assert.equal(0, result.wrong)
-        expect_quiet()
-        run "await(db:exec 'update crossings set n = n + 1')"
-      end)
-
-      it("leaves no transaction open: after BEGIN, between statements, in them", function()
-        table_of("left_over", "n integer")
-        assert.equal(0, run([[
-          local list = {}
-          for n = 1, 9 do
-            list[n] = db:transaction(function(tx)
-              if n %% 3 == 0 then await(fl.sleep(10)) end
-              await(tx:exec "insert into left_over values (1)")
-              if n %% 3 == 1 then await(fl.sleep(10)) end
-              await(tx:value(%q))
-            end)
-          end
-          await(fl.sleep(0.1))
-          for n = 1, 9 do list[n]:cancel() end
-          for n = 1, 9 do problem_of(await, list[n]) end
-          return await(db:value "select count(*) from left_over")]], d.sleep(10000)))
-        expect_quiet()
-      end)
-
       it("is not cancelled during COMMIT, which is shielded", function()
         table_of("shielded", "n integer")
         proxy:delay(0.06)
@@ -681,63 +772,8 @@ local function describe_faults(d, get_database)
       end)
     end)
 
-    describe("large", function()
-      it("values of 16 MB come whole", function()
-        assert.equal(16777216, run("return #await(db:value %q)", d.text(16777216)))
-      end)
 
-      it("results beyond max_result are an error, and the next one is answered", function()
-        for _, sql in ipairs { d.text(2000000), d.series(200000), d.text(16777216) } do
-          local problem = run("return problem_of(function() return await(tiny:all %q) end)", sql)
-          assert.equal("too_large", problem.code, problem.message)
-          assert.equal(8, run 'return await(tiny:value "select 8")')
-        end
-      end)
-
-      it("results go by in constant memory, and slow nobody down", function()
-        local server = get_server()
-        local function pass(count)
-          local client, tail, most = server:connect(), "", 0
-          client:send(("GET /rows?count=%d HTTP/1.1\r\nHost: a\r\n\r\n"):format(count))
-          repeat
-            local bytes, reason = client:receive(nil, 20 * slowdown)
-            assert.is_truthy(bytes, reason)
-            tail = (tail .. bytes):sub(-200)
-            most = math.max(most, server:rss())
-          until tail:find "sum=%d+%."
-          assert.equal(count, tonumber(tail:match "count=(%d+)"))
-          assert.equal(count * (count + 1) / 2, tonumber(tail:match "sum=(%d+)"))
-          client:close()
-          return most
-        end
-        pass(20000)
-        local calm = load.start(server, { path = "/ping", clients = 4, pause = 0.002 })
-        sleep(0.4)
-        calm = load.percentile(calm:stop(), 0.99)
-        local before, began = server:rss(), now()
-        local pings = load.start(server, { path = "/ping", clients = 4, pause = 0.002 })
-        local most = pass(1000000)
-        local p99 = load.percentile(pings:stop(), 0.99)
-        report("%s: a million rows in %.1f s, %.1f MB more, p99 %.1f ms instead of %.1f",
-          d.server, now() - began, (most - before) / 1e6, p99 * 1000, calm * 1000)
-        assert.is_true(most - before < 20e6 * slowdown, most - before)
-        assert.is_true(p99 < 2 * calm + 0.01 * slowdown, p99)
-      end)
-    end)
-
-    it("values that no column takes are clear errors, and leave the connection good", function()
-      for index, case in ipairs(d.bad_values) do
-        table_of("strict_values", "first_column integer, v " .. case[1])
-        local problem = run([[return problem_of(function()
-          await(db:exec("insert into strict_values (first_column, v) values (?, ?)", 1, %s))
-        end)]], case[2])
-        assert.is_truthy(problem, case[1] .. " takes " .. case[2])
-        for pattern = 3, #case do
-          assert.matches(case[pattern], problem.text)
-        end
-        assert.equal(index, run("return await(db:value 'select %d')", index))
-      end
-    end)
+    describe_common(d, c)
   end)
 end
 
@@ -747,9 +783,10 @@ local function describe_restarts(d, get_database)
     options.flags = { "--threads", "2" }
     return options
   end, function(get_server)
+    local connections
     it("is missed for a moment, and answers nobody wrongly", function()
       local server, database = get_server(), get_database()
-      local connections = database:connections()
+      connections = database:connections()
       local clients = load.start(server, { path = "/number/%d", clients = 16 })
       local slowest = 0
       sleep(0.3)
@@ -780,7 +817,7 @@ local function describe_restarts(d, get_database)
 
     it("fails no request when the server itself is replaced", function()
       local server, database = get_server(), get_database()
-      local old, connections = server:server_pid(), database:connections()
+      local old = server:server_pid()
       local clients = load.start(server, { path = "/number/%d", clients = 16 })
       sleep(0.3)
       server:signal("HUP")
@@ -883,7 +920,7 @@ local function describe_evacuation(d, get_database)
 
     local function expect_rolled_back()
       local from = now()
-      eventually(function() return count_of(get_database(), d.open_transactions) == 0 end)
+      wait_for_none(get_database(), d)
       report("%s: rolled back after %.0f ms", d.server, (now() - from) * 1000)
       assert.is_true(now() - from < slowdown, now() - from)
       get_database():query "update held set n = n + 10"
@@ -961,9 +998,12 @@ local function describe_absence(d, get_database)
   end)
 end
 
+local M = {}
+
+---What a server promises.
 ---@param title string
 ---@param d support.db_faults
-local function db_faults(title, d)
+function M.server(title, d)
   databases.describe(title, d.server, d.options, function(get_database)
     describe_faults(d, get_database)
     describe_restarts(d, get_database)
@@ -973,4 +1013,26 @@ local function db_faults(title, d)
   end)
 end
 
-return db_faults
+---What a library does, without a server.
+---@param title string
+---@param d support.db_faults
+---@param url string
+---@param define fun(d: support.db_faults, c: table) more tests
+function M.library(title, d, url, define)
+  support.describe_server(title, function()
+    local options = options_of(d, url, nil, nil, "all")
+    options.flags = { "--threads", "1" }
+    return options
+  end, function(get_server)
+    local c = tools_of(get_server)
+    function c.expect_quiet()
+      c.run 'await(db:with { timeout = 2 }:exec "create table if not exists quiet (n integer)")'
+    end
+    describe_common(d, c)
+    define(d, c)
+  end)
+end
+
+M.judge, M.expect_only, M.report, M.options_of = judge, expect_only, report, options_of
+
+return M

@@ -2,7 +2,9 @@
 --
 --     local load = load.start(server, { path = "/number/%d", clients = 16 })
 --     database:restart()
---     for _, result in ipairs(load:stop()) do assert.is_true(result.status ~= 200 or result.right) end
+--     for _, result in ipairs(load:stop()) do
+--       assert.is_true(result.status ~= 200 or result.right)
+--     end
 
 local process = require "support.process"
 local service = require "support.databases.service"

@@ -10,7 +10,8 @@
 #include "thread.h"
 
 #define FIRST_PAUSE 50 /* ms until it is tried again to connect */
-#define LONGEST_PAUSE 2000
+#define LONGEST_PAUSE 500
+#define REFUSED_PAUSE 2000
 #define NANOSECONDS 1000000u /* of a millisecond */
 
 /* lines */
@@ -181,13 +182,31 @@ static void pause_connecting(fl_mariadb *self, uint64_t milliseconds)
 
 static bool wants_another(const fl_mariadb *self)
 {
+    if (self->failures > 0 && self->connecting > 0) return false; /* one tries for all */
     return self->line.count > self->connecting && self->count < self->db.pool &&
            !fl_deadline_started(&self->again);
+}
+
+/* The server is there and does not want us: nobody need wait to learn it. */
+static bool is_refused(const fl_mariadb *self)
+{
+    return self->failures > 0 && self->count == self->connecting &&
+           fl_mariadb_fault_is_refusal(&self->fault) && fl_deadline_started(&self->again);
+}
+
+static void refuse_waiting(fl_mariadb *self)
+{
+    for (fl_query *query; (query = fl_mariadb_line_take(&self->line)) != NULL;) {
+        fl_mariadb_fault_tell(&self->fault, query);
+        query->error.status = 503;
+        fl_query_done(query);
+    }
 }
 
 void fl_mariadb_serve(fl_mariadb *self)
 {
     while (self->line.first && self->idle) fl_mariadb_link_kick(self->idle);
+    if (is_refused(self)) refuse_waiting(self);
     while (wants_another(self)) {
         int status = fl_mariadb_link_open(self);
         if (status < 0) pause_connecting(self, FIRST_PAUSE);
@@ -195,25 +214,17 @@ void fl_mariadb_serve(fl_mariadb *self)
     if (self->line.first && !fl_deadline_started(&self->expiry)) watch_line(self);
 }
 
-static void refuse_waiting(fl_mariadb *self)
-{
-    for (fl_query *query; (query = fl_mariadb_line_take(&self->line)) != NULL;) {
-        fl_mariadb_fault_tell(&self->fault, query);
-        fl_query_done(query);
-    }
-}
-
+/* Several attempts that fail together count as one. */
 void fl_mariadb_failed(fl_mariadb *self, const fl_mariadb_fault *fault)
 {
     uint64_t pause = FIRST_PAUSE;
     for (unsigned i = 0; i < self->failures && pause < LONGEST_PAUSE; i++) pause *= 2;
+    if (pause > LONGEST_PAUSE) pause = LONGEST_PAUSE;
+    if (fl_mariadb_fault_is_refusal(fault)) pause = REFUSED_PAUSE;
     self->fault = *fault;
-    self->failures++;
-    if (fl_mariadb_fault_is_refusal(fault)) {
-        if (self->count == self->connecting) refuse_waiting(self);
-        pause = FIRST_PAUSE;
-    }
-    pause_connecting(self, pause < LONGEST_PAUSE ? pause : LONGEST_PAUSE);
+    if (!fl_deadline_started(&self->again)) self->failures++;
+    pause_connecting(self, pause);
+    if (is_refused(self)) refuse_waiting(self);
     watch_line(self);
 }
 
@@ -222,6 +233,7 @@ void fl_mariadb_connected(fl_mariadb *self)
     self->failures = 0;
     fl_deadline_stop(&self->again);
     watch_line(self);
+    fl_mariadb_serve(self);
 }
 
 /* the driver */

@@ -9,7 +9,7 @@ local future = require "fasterlua.future"
 local log = require "fasterlua.log"
 local task = require "fasterlua.core.task"
 
-local await, from_op, shield = future.await, future.from_op, future.shield
+local await, from_op, shield, sleep = future.await, future.from_op, future.shield, future.sleep
 
 local PIECE = 500 -- rows at a time
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2 -- seconds between attempts to listen again
@@ -90,6 +90,9 @@ local function fetch(self)
     op = core.more(self._session, self._timeout, PIECE)
   else
     op = begin(self)
+  end
+  if task.op_done(op) then
+    await(sleep(0)) -- what comes faster than it is taken lets others have their turn
   end
   self._piece, self._at = await(from_op(op)) or false, 0
   self._is_fetching = false
@@ -267,7 +270,7 @@ local function keep_listening(self)
     end
     log.warn("db:listen: listening again after an error",
       { channel = self._channel, error = tostring(err) })
-    await(future.sleep(self._pause))
+    await(sleep(self._pause))
     self._pause = math.min(self._pause * 2, LONGEST_PAUSE)
   end
 end
