@@ -40,10 +40,10 @@ end
 app:on_start(function() -- threads and connections that stay
   if os.getenv "TEST_WARM" then
     local list = {}
-    for index = 1, 12 do
-      list[2 * index] = db:value "select fasterlua_sleep(20)"
+    for index = 1, 16 do
+      list[2 * index] = db:value "select fasterlua_sleep(100)"
       list[2 * index - 1] = db:transaction(function(tx)
-        await(tx:value "select fasterlua_sleep(20)")
+        await(tx:value "select fasterlua_sleep(400)")
       end, { read_only = true })
     end
     await(gather(list))

@@ -148,8 +148,8 @@ end
 local function options_of(d, url, proxy_url, settings, warm)
   return { app = { ["app.lua"] = app, ["test_clock.lua"] = clock }, settings = settings,
     env = { TEST_DATABASE_URL = url, TEST_PROXY_URL = proxy_url or false,
-      TEST_SLEEP_60 = d.sleep(60000), TEST_SHORT_SLEEP = d.sleep(20), TEST_SERIES = d.series("%d"),
-      TEST_WARM = warm or false } }
+      TEST_SLEEP_60 = d.sleep(60000), TEST_SHORT_SLEEP = d.sleep(20),
+      TEST_SERIES = d.series("%d"), TEST_WARM = warm or false } }
 end
 
 local function run_on(server, code, ...)
@@ -183,7 +183,7 @@ local function judge(results)
     elseif result.status == 503 and result.retry_after then
       seen.refusals = seen.refusals + 1
     else
-      local what = ("%d%s"):format(result.status, result.status == 200 and " with a wrong row" or "")
+      local what = result.status .. (result.status == 200 and " with a wrong row" or "")
       seen[what] = (seen[what] or 0) + 1
     end
     seen.slowest = math.max(seen.slowest, result.done - result.sent)
@@ -860,6 +860,7 @@ local function describe_cap(d, get_database)
       assert.is_true(seen.answers > 0)
       assert.is_true(most >= 1 and most <= 5, most)
     end)
+    busted.pending("lets each state have one in turn: those that came first keep theirs while idle")
   end)
 end
 

@@ -378,7 +378,7 @@ void fl_pg_pool_connected(fl_pg_connection *connection)
     fl_pg_pool_serve(pg);
 }
 
-/* Several attempts that fail together count as one. */
+/* Those that are lost together lengthen it once. */
 static void lengthen_pause(fl_pg *pg)
 {
     if (fl_db_now(&pg->db) < pg->attempt_at) return;
