@@ -222,7 +222,8 @@ static bool is_stream(const fl_pg_query *q)
  * than that it costs nothing. */
 static bool may_be_stale(const fl_pg_connection *self, const fl_pg_known *known)
 {
-    return known->confirmed == 0 || now_of(self) - known->confirmed > CONFIRMED;
+    if (known->confirmed == 0 || known->schema != self->pg->schemas) return true;
+    return now_of(self) - known->confirmed > CONFIRMED;
 }
 
 static written refuse_arguments(fl_pg_connection *self, fl_pg_query *q, const fl_pg_known *known,
@@ -445,8 +446,16 @@ static void take_time(fl_pg_connection *self, fl_query *query)
     if (!was_known && statement->p95) fl_pg_pool_learned(self->pg, statement);
 }
 
+static void note_schema(fl_pg *pg, const fl_query *query)
+{
+    for (unsigned i = 0; i < query->call_count; i++)
+        if (query->calls[i].statement && query->calls[i].statement->kind == FL_SQL_SCHEMA)
+            pg->schemas++;
+}
+
 static void end_query(fl_pg_connection *self, fl_query *query)
 {
+    note_schema(self->pg, query);
     fl_pg_query *q = fl_pg_query_of(query);
     if (q->is_cancelling || !self->is_cancelling) fl_deadline_stop(&self->deadline);
     if (!self->is_cancelling && !q->is_cancelling) self->may_be_hit = false;
@@ -693,8 +702,10 @@ static written write_first_bind(fl_pg_connection *self, fl_pg_query *q, const ch
 static void described(fl_pg_connection *self, fl_pg_query *q, fl_pg_known *known)
 {
     fl_pg_entry *entry = q->parsing;
-    if (q->is_fresh && has_same_parameters(entry->statement->known, known))
+    if (q->is_fresh && has_same_parameters(entry->statement->known, known)) {
         known->confirmed = now_of(self);
+        known->schema = self->pg->schemas;
+    }
     learn(entry->statement, known);
     if (entry->known) {
         check_known(q, entry, known);
