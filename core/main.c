@@ -21,6 +21,7 @@
 #include <uv.h>
 
 #include "bind/admin_client.h"
+#include "bind/console.h"
 #include "bind/terminal.h"
 #include "canary.h"
 #include "control.h"
@@ -105,6 +106,7 @@ static void set_search_path(lua_State *L, const char *home)
 static void preload_commands_own(lua_State *L)
 {
     static const luaL_Reg modules[] = {{"fasterlua.core.admin_client", fl_admin_client_module},
+                                       {"fasterlua.core.console", fl_console_module},
                                        {"fasterlua.core.terminal", fl_terminal_module},
                                        {NULL, NULL}};
     lua_getglobal(L, "package");

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "admin.h"
+#include "console.h"
 #include "control.h"
 #include "cpus.h"
 #include "exec.h"
@@ -784,18 +785,40 @@ int fl_server_run(const fl_settings *settings, char **arguments)
     return 0;
 }
 
+/* processes that have pools alone */
+
+/* `processes` that topics reach. */
+static int set_up_pools(fl_server *server, unsigned processes, char *why, size_t size)
+{
+    int status = uv_loop_init(&server->loop);
+    if (status == 0) status = fl_mailbox_new(&server->mailbox, &server->loop, server);
+    if (status == 0) status = make_topics(server, processes);
+    if (status == 0) status = make_pools(server, why, size);
+    if (status == 0) status = fl_interruption_open();
+    if (status == 0) status = fl_modules_new(&server->modules);
+    return status;
+}
+
+static void close_pools(fl_server *server, int status)
+{
+    fl_pools_free(server->pools);
+    fl_topics_free(server->topics);
+    if (!end_loop(server)) leave(server, status);
+    fl_modules_free(server->modules);
+    fl_ledger_close(server->ledger);
+    fl_segment_close(server->segment);
+    fl_log_close(server->log, LOG_PATIENCE);
+    free((void *)server->apps);
+    free(server);
+}
+
 /* a child process of a pool */
 
 static int set_up_pool(fl_server *server, char *why, size_t size)
 {
     int status = set_up_shared(server, why, size);
     if (status < 0) return status;
-    status = uv_loop_init(&server->loop);
-    if (status == 0) status = fl_mailbox_new(&server->mailbox, &server->loop, server);
-    if (status == 0) status = make_topics(server, 2); /* its parent's, at least, and its own */
-    if (status == 0) status = make_pools(server, why, size);
-    if (status == 0) status = fl_interruption_open();
-    if (status == 0) status = fl_modules_new(&server->modules);
+    status = set_up_pools(server, 2, why, size); /* its parent's, at least, and its own */
     if (status == 0) status = fl_pool_child_open(&server->pool_child, server, why, size);
     if (status < 0 && !why[0]) (void)snprintf(why, size, "%s", uv_strerror(status));
     return status;
@@ -805,15 +828,7 @@ static void tear_down_pool(fl_server *server)
 {
     if (!stop_pools(server)) leave(server, 0);
     fl_pool_child_close(server->pool_child);
-    fl_pools_free(server->pools);
-    fl_topics_free(server->topics);
-    if (!end_loop(server)) leave(server, 0);
-    fl_modules_free(server->modules);
-    fl_ledger_close(server->ledger);
-    fl_segment_close(server->segment);
-    fl_log_close(server->log, LOG_PATIENCE);
-    free((void *)server->apps);
-    free(server);
+    close_pools(server, 0);
 }
 
 int fl_server_run_pool(const fl_settings *settings)
@@ -828,5 +843,52 @@ int fl_server_run_pool(const fl_settings *settings)
     }
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     tear_down_pool(server);
+    return 0;
+}
+
+/* a console */
+
+/* What a supervisor would have made. */
+static int make_shared(fl_server *server, char *why, size_t size)
+{
+    const fl_settings *settings = server->settings;
+    int fd = -1;
+    int status = fl_ledger_create(&server->ledger, &fd, 1, 1);
+    if (status < 0) return status;
+    close(fd);
+    status = fl_segment_create(&fd, settings->shared_memory + fl_topics_room(settings->topic_ring));
+    if (status < 0) return status;
+    status = fl_segment_map(&server->segment, fd, why, size);
+    close(fd);
+    return status;
+}
+
+static int set_up_console(fl_server *server, fl_console *console, char *why, size_t size)
+{
+    (void)signal(SIGPIPE, SIG_IGN);
+    int status = fl_log_open(&server->log, STDERR_FILENO, FL_LOG_TEXT, FL_LOG_INFO,
+                             server->settings->log_buffer);
+    if (status == 0) status = sort_apps(server);
+    if (status == 0) status = make_shared(server, why, size);
+    if (status == 0) status = set_up_pools(server, 1, why, size);
+    if (status == 0) status = make_channels(server);
+    if (status == 0) status = fl_console_start(console, server);
+    if (status < 0 && !why[0]) (void)snprintf(why, size, "%s", uv_strerror(status));
+    return status;
+}
+
+/* After a failed start nothing is closed: the process ends. */
+int fl_server_run_console(const fl_settings *settings, fl_console *console, char *why, size_t size)
+{
+    fl_server *server = calloc(1, sizeof(*server));
+    if (!server) return UV_ENOMEM;
+    server->settings = settings;
+    int status = set_up_console(server, console, why, size);
+    if (status < 0) return status;
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    if (!stop_pools(server)) leave(server, 1);
+    fl_console_end(console);
+    fl_channels_free(server->channels);
+    close_pools(server, 1);
     return 0;
 }

@@ -24,6 +24,7 @@ typedef struct fl_pool fl_pool;
 typedef struct fl_pools fl_pools;
 typedef struct fl_spares fl_spares;
 typedef struct fl_profiler fl_profiler;
+typedef struct fl_console fl_console;
 
 /* `arguments`: the program's, with which pools start processes of their own. */
 int fl_server_run(const fl_settings *settings, char **arguments);
@@ -31,6 +32,10 @@ int fl_server_run(const fl_settings *settings, char **arguments);
 /* Such a process (pool_child.h): it has no web threads, listeners, admin address and watch thread,
  * and ends when its parent is gone. Its pools are there by name; jobs of it cannot use them. */
 int fl_server_run_pool(const fl_settings *settings);
+
+/* One function, instead of all that (console.h); returns when it has ended. What it logs goes to
+ * stderr. 0, or a negative uv code with why. */
+int fl_server_run_console(const fl_settings *settings, fl_console *console, char *why, size_t size);
 
 /* Any thread. */
 fl_web *fl_server_least_loaded(fl_server *server, fl_web *self, unsigned lead); /* self, unless it

@@ -12,8 +12,8 @@ local guide = {}
 -- In the order of the navigation.
 guide.names = {
   "first-steps", "routing", "requests", "responses", "await", "pools", "shared", "channels",
-  "redis", "http-client", "middleware", "streaming", "files", "configuration", "deployment",
-  "troubleshooting",
+  "databases", "redis", "http-client", "middleware", "streaming", "files", "configuration",
+  "deployment", "troubleshooting",
 }
 
 ---@class docs.Page

@@ -14,6 +14,7 @@
 #include "json.h"
 #include "query_op.h"
 #include "rows.h"
+#include "sql_split.h"
 #include "state.h"
 #include "thread.h"
 
@@ -837,6 +838,56 @@ static int db_stats(lua_State *L)
     return 1;
 }
 
+/* texts of many statements */
+
+static fl_sql_dialect check_dialect(lua_State *L, int index)
+{
+    static const char *const names[] = {"postgres", "sqlite", "mariadb", NULL};
+    static const fl_sql_dialect dialects[] = {FL_SQL_POSTGRES, FL_SQL_SQLITE, FL_SQL_MARIADB};
+    return dialects[luaL_checkoption(L, index, NULL, names)];
+}
+
+static void push_part(lua_State *L, const fl_sql_part *part)
+{
+    lua_createtable(L, 0, 4);
+    lua_pushlstring(L, part->text.data, part->text.size);
+    lua_setfield(L, -2, "text");
+    lua_pushnumber(L, (lua_Number)part->line);
+    lua_setfield(L, -2, "line");
+    set_text(L, "verb", part->verb);
+    lua_pushboolean(L, part->kind == FL_SQL_SCHEMA);
+    lua_setfield(L, -2, "is_schema");
+}
+
+static int push_split_problem(lua_State *L, const char *problem, const char *hint, size_t line)
+{
+    lua_pushnil(L);
+    lua_pushfstring(L, "%s%s", problem, hint);
+    lua_pushnumber(L, (lua_Number)line);
+    return 3;
+}
+
+/* split(dialect, text) -> list of { text, line, verb, is_schema } | nil, problem, line
+ * [-0, +1|3, e] */
+static int db_split(lua_State *L)
+{
+    fl_slice text;
+    fl_sql_dialect dialect = check_dialect(L, 1);
+    text.data = luaL_checklstring(L, 2, &text.size);
+    if (memchr(text.data, '\0', text.size)) return push_split_problem(L, "a NUL byte", "", 1);
+    fl_sql_split split;
+    fl_sql_part part;
+    int status;
+    fl_sql_split_init(&split, dialect, text);
+    lua_newtable(L);
+    for (int i = 1; (status = fl_sql_split_next(&split, &part)) == 1; i++) {
+        push_part(L, &part);
+        lua_rawseti(L, -2, i);
+    }
+    if (status == 0) return 1;
+    return push_split_problem(L, split.problem, split.hint, split.wrong_line);
+}
+
 static void make_metatable(lua_State *L, const char *name, lua_CFunction collect)
 {
     luaL_newmetatable(L, name);
@@ -852,23 +903,13 @@ static void make_metatable(lua_State *L, const char *name, lua_CFunction collect
 
 int fl_db_module(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"open", db_open},
-                                         {"query", db_query},
-                                         {"batch", db_batch},
-                                         {"acquire", db_acquire},
-                                         {"command", db_command},
-                                         {"stream", db_stream},
-                                         {"more", db_more},
-                                         {"wait", db_wait},
-                                         {"copy", db_copy},
-                                         {"copy_data", db_copy_data},
-                                         {"copy_end", db_copy_end},
-                                         {"copy_fail", db_copy_fail},
-                                         {"backup", db_backup},
-                                         {"release", db_release},
-                                         {"undo", db_undo},
-                                         {"stats", db_stats},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"open", db_open},           {"query", db_query},       {"batch", db_batch},
+        {"acquire", db_acquire},     {"command", db_command},   {"stream", db_stream},
+        {"more", db_more},           {"wait", db_wait},         {"copy", db_copy},
+        {"copy_data", db_copy_data}, {"copy_end", db_copy_end}, {"copy_fail", db_copy_fail},
+        {"backup", db_backup},       {"release", db_release},   {"undo", db_undo},
+        {"stats", db_stats},         {"split", db_split},       {NULL, NULL}};
     fl_rows_open(L);
     lua_newtable(L);
     fl_state_functions(L, functions);

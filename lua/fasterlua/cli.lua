@@ -169,6 +169,36 @@ local function add_seeing(parser)
   add_common(profile)
 end
 
+local function add_action(group, name, about)
+  local action = group:command(name, about)
+  add_path(action)
+  action:option("--database", "URL of the database (default: DATABASE_URL, else what the app opens "
+    .. "first)."):argname("URL")
+  if name ~= "status" then
+    action:option("--to", "The last version that is to be applied then."):argname("VERSION")
+      :convert(number_from(0, 1e15, true))
+    action:option("--steps", "How many at most."):argname("N"):convert(number_from(1, 1e6, true))
+    action:flag("--dry-run", "Say what would be done, and try it in a transaction that is rolled "
+      .. "back, where the database can (not MariaDB).")
+    action:flag("--allow-changed", "Take files as they are now that were changed after they had "
+      .. "been applied.")
+  end
+  if name == "migrate" then
+    action:flag("--allow-missing", "Go on though an applied file is missing.")
+    action:flag("--allow-out-of-order", "Apply files before the last applied one, too.")
+  end
+  add_common(action)
+end
+
+-- The commands about databases.
+local function add_databases(parser)
+  local group = parser:command("db", "Change the databases of apps: the files of their folders "
+    .. "migrations/."):command_target("action")
+  add_action(group, "migrate", "Apply the migrations that are pending.")
+  add_action(group, "rollback", "Take back the last migration, or more.")
+  add_action(group, "status", "List migrations: applied, pending, changed, missing.")
+end
+
 ---@param host fasterlua.cli.Host
 local function build_parser(host)
   local comments = describe(host)
@@ -190,6 +220,7 @@ local function build_parser(host)
   local config = parser:command("config", "Print the settings in effect.")
   config:flag("--explain", "Say of each where its value comes from and what it means.")
   add_settings(config, comments)
+  add_databases(parser)
   add_seeing(parser)
   parser:command("version", "Show the version.")
   parser:add_complete_command():help_max_width(100)
@@ -333,6 +364,14 @@ local function check(options, host)
   return status
 end
 
+local function change_databases(options, host)
+  local values = attempt(FAILURE, merge, options, host).values
+  values.home = host.home
+  local found = attempt(FAILURE, apps.find, values.path, values.mounts)
+  local is_done, message = require("fasterlua.migrations.command").run(options, values, found)
+  return is_done and 0 or fail(FAILURE, message)
+end
+
 -- Of the server that the same settings would start.
 local function admin_address(options, host)
   local address = options.ADDRESS or attempt(FAILURE, merge, options, host).values.admin
@@ -395,6 +434,7 @@ end
 local commands = {
   top = see_top,
   profile = see_profile,
+  db = change_databases,
   serve = serve,
   config = config,
   routes = routes,

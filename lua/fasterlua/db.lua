@@ -59,6 +59,7 @@ local Db = core.metatable
 local methods = Db.__index
 
 local opened = {} -- handles by what they were opened with
+local first -- that was opened
 local origins = setmetatable({}, { __mode = "k" }) -- { url, options, driver } by handle
 
 --- A future of all rows, in a list.
@@ -275,9 +276,26 @@ function db.open(text, options)
     if not ok then
       error(result, 2)
     end
-    opened[key] = result
+    opened[key], first = result, first or result
   end
   return opened[key]
+end
+
+--- What this state opened first, while its app was loaded: the app's own database. Its URL and
+--- options.
+---@return string|nil url
+---@return fasterlua.DbOptions|nil options
+function db.first()
+  if first then
+    return origins[first].url, origins[first].options
+  end
+end
+
+--- The URL that a handle was opened with, without its password.
+---@param handle fasterlua.Db
+---@return string
+function db.name_of(handle)
+  return origins[handle].name
 end
 
 db.from_crossing = db.open

@@ -432,6 +432,38 @@ describe_postgres("postgres: a lost connection", {}, function(get_database, star
     proxy:stop()
   end)
 
+  it("takes its transaction along", function()
+    local proxy = databases.proxy { target = get_database() }
+    start(with(proxy.url, "pool=2"))
+    run [[
+      await(db:exec "create table cut_off (n integer)")
+      kept.event, kept.problems = fl.event(), {}
+      fl.detach(function()
+        local outside = problem_of(function()
+          await(db:transaction(function(tx)
+            await(tx:exec "insert into cut_off values (1)")
+            kept.is_inside = true
+            await(kept.event:wait())
+            for n = 2, 4 do
+              local problem = problem_of(function()
+                await(tx:exec("insert into cut_off values (?)", n))
+              end)
+              table.insert(kept.problems, problem and problem.code or "none")
+            end
+          end))
+        end)
+        table.insert(kept.problems, outside and outside.code or "none")
+      end)]]
+    eventually(function() return run [[return kept.is_inside == true]] end)
+    proxy:cut()
+    run [[kept.event:set()]]
+    eventually(function() return run [[return #kept.problems]] == 4 end)
+    assert.same({ "connection", "connection", "connection", "connection" },
+      run [[return kept.problems]])
+    assert.equal(0, run [[return await(db:value "select count(*) from cut_off")]])
+    proxy:stop()
+  end)
+
   it("in the midst of a result is an error, and of bytes that are none, too", function()
     local proxy = databases.proxy { target = get_database() }
     start(with(proxy.url, "pool=1"))
@@ -616,13 +648,6 @@ describe_postgres("postgres: a session", {}, function(get_database, start, run)
         return await(tx:value(scans()))
       end))
       return { within, after }]])
-  end)
-
-  it("is closed when a statement has left it in a transaction", function()
-    start(with(get_database().url, "pool=2"))
-    assert.equal(1, run [[return await(db:value "select 1")]])
-    assert.equal("0", get_database():query("select count(*) from pg_stat_activity where state like "
-      .. "'idle in transaction%'", { admin = true })[1][1])
   end)
 end)
 

@@ -17,7 +17,7 @@
 #define BUSY_SHARE 8                   /* of the time that a busy loop measures, this part counts */
 #define CANCEL_PATIENCE 5000           /* ms until a connection that does not cancel is closed */
 
-typedef enum { DONE, WAITS, FAILED } written;
+typedef enum { DONE, WAITS, FAILED, DOUBTED } written;
 
 static uint64_t now_of(const fl_pg_connection *self)
 {
@@ -204,12 +204,11 @@ static void learn(fl_statement *statement, fl_pg_known *known)
     statement->forget = fl_pg_known_release;
 }
 
+/* It is to be prepared anew. */
 static void unlearn(fl_pg_connection *self, fl_statement *statement)
 {
     fl_pg_entry *entry = fl_pg_prepared_find(&self->prepared, statement);
-    if (entry) fl_pg_prepared_drop(&self->prepared, entry, !entry->is_parsing);
-    if (statement->known) statement->forget(statement->known);
-    statement->known = NULL;
+    if (entry) fl_pg_prepared_drop(&self->prepared, entry, true);
 }
 
 /* writing */
@@ -219,6 +218,22 @@ static bool is_stream(const fl_pg_query *q)
     return q->item.kind == FL_PG_ITEM_STREAM;
 }
 
+/* What is known of the types may be of a table that has been made anew since. Not asked more often
+ * than that it costs nothing. */
+static bool may_be_stale(const fl_pg_connection *self, const fl_pg_known *known)
+{
+    if (known->confirmed == 0 || known->schema != self->pg->schemas) return true;
+    return now_of(self) - known->confirmed > CONFIRMED;
+}
+
+static written refuse_arguments(fl_pg_connection *self, fl_pg_query *q, const fl_pg_known *known,
+                                const char *why)
+{
+    if (!q->is_fresh && may_be_stale(self, known)) return DOUBTED;
+    fl_query_fail(&q->query, "argument", 0, "%s", why);
+    return FAILED;
+}
+
 static written write_bind(fl_pg_connection *self, fl_pg_query *q, const char *name,
                           fl_pg_known *known)
 {
@@ -226,9 +241,9 @@ static written write_bind(fl_pg_connection *self, fl_pg_query *q, const char *na
     fl_query *query = &q->query;
     const fl_call *call = &query->calls[q->writing];
     if (known->parameter_count != call->count) {
-        fl_query_fail(query, "argument", 0, "%u arguments expected, got %u",
-                      (unsigned)known->parameter_count, (unsigned)call->count);
-        return FAILED;
+        (void)snprintf(why, sizeof(why), "%u arguments expected, got %u",
+                       (unsigned)known->parameter_count, (unsigned)call->count);
+        return refuse_arguments(self, q, known, why);
     }
     fl_pg_bind bind = {.portal = is_stream(q) ? FL_PG_STREAM_PORTAL : "",
                        .statement = name,
@@ -236,10 +251,8 @@ static written write_bind(fl_pg_connection *self, fl_pg_query *q, const char *na
                        .count = known->parameter_count,
                        .values = fl_call_arguments(query, call),
                        .formats = fl_slice_of(known->formats.data, known->formats.size)};
-    if (fl_pg_write_bind(&self->out, &bind, why, sizeof(why)) < 0) {
-        fl_query_fail(query, "argument", 0, "%s", why);
-        return FAILED;
-    }
+    if (fl_pg_write_bind(&self->out, &bind, why, sizeof(why)) < 0)
+        return refuse_arguments(self, q, known, why);
     set_known(&q->known[q->writing], known);
     fl_pg_write_execute(&self->out, bind.portal, is_stream(q) ? (uint32_t)query->piece : 0);
     return DONE;
@@ -272,8 +285,13 @@ static written write_call(fl_pg_connection *self, fl_pg_query *q)
         return FAILED;
     }
     fl_pg_entry *entry = fl_pg_prepared_find(&self->prepared, statement);
-    if (entry && entry->known) return write_bind(self, q, entry->name, entry->known);
-    return write_parse(self, q, statement, q->is_fresh ? NULL : statement->known);
+    written how = entry && entry->known
+                      ? write_bind(self, q, entry->name, entry->known)
+                      : write_parse(self, q, statement, q->is_fresh ? NULL : statement->known);
+    if (how != DOUBTED) return how;
+    q->is_fresh = true;
+    unlearn(self, statement);
+    return write_parse(self, q, statement, NULL);
 }
 
 /* Statements that went before in the same transaction must not take effect: what is not there
@@ -428,8 +446,16 @@ static void take_time(fl_pg_connection *self, fl_query *query)
     if (!was_known && statement->p95) fl_pg_pool_learned(self->pg, statement);
 }
 
+static void note_schema(fl_pg *pg, const fl_query *query)
+{
+    for (unsigned i = 0; i < query->call_count; i++)
+        if (query->calls[i].statement && query->calls[i].statement->kind == FL_SQL_SCHEMA)
+            pg->schemas++;
+}
+
 static void end_query(fl_pg_connection *self, fl_query *query)
 {
+    note_schema(self->pg, query);
     fl_pg_query *q = fl_pg_query_of(query);
     if (q->is_cancelling || !self->is_cancelling) fl_deadline_stop(&self->deadline);
     if (!self->is_cancelling && !q->is_cancelling) self->may_be_hit = false;
@@ -550,8 +576,7 @@ void fl_pg_query_cancelled(fl_query *query)
     fl_query_done(query);
 }
 
-/* A table that has been made anew may have columns of other types; the server takes the parameters
- * of what is prepared for what they were. Not asked more often than that it costs nothing. */
+/* The server takes the parameters of what is prepared for what they were then. */
 static bool may_be_of_other_types(const fl_pg_connection *self, const fl_pg_query *q,
                                   const fl_pg_error *error)
 {
@@ -559,7 +584,7 @@ static bool may_be_of_other_types(const fl_pg_connection *self, const fl_pg_quer
                           is_code(error, "42883") || is_code(error, "42846");
     const fl_pg_known *known = q->answering < q->query.call_count ? q->known[q->answering] : NULL;
     if (!is_about_types || !known || known->parameter_count == 0) return false;
-    return known->confirmed == 0 || now_of(self) - known->confirmed > CONFIRMED;
+    return may_be_stale(self, known);
 }
 
 /* Whether its plan, or what we took its parameters and columns for, is of an older schema. */
@@ -649,17 +674,38 @@ static bool is_same(const fl_pg_known *a, const fl_pg_known *b)
 /* It is prepared by what was known before: that is looked over. */
 static void check_known(fl_pg_query *q, fl_pg_entry *entry, fl_pg_known *known)
 {
-    if (!is_same(entry->known, known))
+    fl_pg_known **used = &q->known[entry->call];
+    if (*used && !is_same(*used, known))
         q->is_mismatched = true;
-    else if (q->known[entry->call])
-        set_known(&q->known[entry->call], known);
+    else if (*used)
+        set_known(used, known);
     set_known(&entry->known, known);
+}
+
+static bool has_same_parameters(const fl_pg_known *a, const fl_pg_known *b)
+{
+    return a && a->parameter_count == b->parameter_count &&
+           memcmp(a->parameters, b->parameters, a->parameter_count * sizeof(uint32_t)) == 0;
+}
+
+/* Nothing is newer than what the server has just said. */
+static written write_first_bind(fl_pg_connection *self, fl_pg_query *q, const char *name,
+                                fl_pg_known *known)
+{
+    bool is_fresh = q->is_fresh;
+    q->is_fresh = true;
+    written how = write_bind(self, q, name, known);
+    q->is_fresh = is_fresh;
+    return how;
 }
 
 static void described(fl_pg_connection *self, fl_pg_query *q, fl_pg_known *known)
 {
     fl_pg_entry *entry = q->parsing;
-    if (q->is_fresh) known->confirmed = now_of(self);
+    if (q->is_fresh && has_same_parameters(entry->statement->known, known)) {
+        known->confirmed = now_of(self);
+        known->schema = self->pg->schemas;
+    }
     learn(entry->statement, known);
     if (entry->known) {
         check_known(q, entry, known);
@@ -671,7 +717,7 @@ static void described(fl_pg_connection *self, fl_pg_query *q, fl_pg_known *known
         return;
     }
     entry->known = fl_pg_known_hold(known);
-    written how = write_bind(self, q, entry->name, known);
+    written how = write_first_bind(self, q, entry->name, known);
     pop_parsing(q);
     if (how == FAILED && q->writing > 0) write_failure(self);
     q->writing = how == FAILED ? q->query.call_count : q->writing + 1;

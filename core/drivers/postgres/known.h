@@ -17,6 +17,7 @@ typedef struct fl_pg_known {
     fl_buffer names;                /* of the columns: values, all text */
     fl_buffer formats;              /* for Bind */
     uint64_t confirmed;             /* ns: it was asked for anew and came out the same; 0: never */
+    uint64_t schema;                /* what `schemas` of the database was then */
 } fl_pg_known;
 
 /* From the bodies of ParameterDescription and RowDescription (data NULL: it gives no rows).

@@ -137,7 +137,10 @@ static void assign(fl_pg_connection *connection, fl_query *query)
             return;
         }
     }
+    fl_pg_connection_hold(connection);
     fl_pg_exchange_add(connection, query);
+    if (!connection->is_shared) fl_pg_connection_flush(connection); /* nothing will join it */
+    fl_pg_connection_release(connection);
 }
 
 static void assign_waiting(fl_pg_connection *connection, fl_query *query)

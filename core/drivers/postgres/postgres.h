@@ -160,6 +160,7 @@ struct fl_pg {
     unsigned waiting;
     unsigned shared_most;
     bool is_pgbouncer;
+    uint64_t schemas; /* how often this state has changed the schema */
     bool is_serving, is_closing;
     PQconninfoOption *options;    /* of the URL */
     const char **names, **values; /* for libpq, without hosts that are to be looked up */
