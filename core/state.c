@@ -31,7 +31,8 @@
 
 #define HIGH_SHARE 6 / 10     /* of the cap: collect beyond it */
 #define STACK_MOST (1u << 16) /* bytes of a Lua stack that may always grow */
-#define STACK_RESERVE (1u << 18)
+#define SMALL (1u << 12)
+#define RESERVE (1u << 18) /* bytes beyond the cap, for either */
 #define LARGE_HEAP (16u << 20)
 
 /* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
@@ -86,11 +87,18 @@ void fl_state_preload(lua_State *L)
 }
 
 /* LuaJIT writes past the end of a Lua stack when it may not grow on entry to a function: what is
- * small and enlarged, as the stacks of most tasks are, may take a little more than the cap. */
-static bool is_beyond_cap(const fl_memory *memory, const void *block, size_t size, size_t used)
+ * small and enlarged, as the stacks of most tasks are, may take a little more than the cap. And who
+ * has caught the error needs a few small things before the collector has run: they may, too. */
+static bool is_beyond_cap(fl_memory *memory, const void *block, size_t size, size_t used)
 {
-    if (used <= memory->cap) return false;
-    return !block || size > STACK_MOST || used > memory->cap + STACK_RESERVE;
+    if (used <= memory->cap) {
+        memory->refused = false;
+        return false;
+    }
+    bool is_stack = block && size <= STACK_MOST, is_small = memory->refused && size <= SMALL;
+    if ((is_stack || is_small) && used <= memory->cap + RESERVE) return false;
+    memory->refused = true;
+    return true;
 }
 
 /* The account is exact while LuaJIT keeps telling the true old size, which it does. */

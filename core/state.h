@@ -47,7 +47,8 @@ typedef struct fl_memory { /* the allocator's account */
     void *data;
     size_t used, cap, high;
     bool enforced; /* Lua runs protected */
-    bool collect;  /* `used` passed `high` */
+    bool refused;  /* `used` would have passed the cap */
+    bool collect;  /* it passed `high` */
     bool large;    /* the collector is set for a large heap */
 } fl_memory;
 

@@ -1013,7 +1013,7 @@ support.describe_server("fl.http between servers", { app = CROWD, settings = { t
 
   it("refuses what neither runs nor may wait", function()
     local r = get_server():get("/full?url=" .. other.url .. "/sleep"):json()
-    assert.equal("1 2 3 5", r.order)
+    assert.matches("^[12] [12] 3 5$", r.order) -- the first two run at once
     assert.equal(2, r.full)
     assert.equal(503, r.status)
   end)
