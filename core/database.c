@@ -263,12 +263,12 @@ static void expect_idle(fl_db *db)
     fl_thread_start_deadline(db->state->thread, &db->idle, db->idle_timeout + 1, look_for_idle);
 }
 
-/* One that nobody waits for any more goes back at once. */
+/* One that could not be made ready, or that nobody waits for any more, goes back at once. */
 static void settle_session(fl_query *query)
 {
-    if (query->kind != FL_QUERY_ACQUIRE || query->error.message) return;
+    if (query->kind != FL_QUERY_ACQUIRE) return;
     query->session->held = true;
-    if (query->cancelled) fl_session_release(query->session);
+    if (query->error.message || query->cancelled) fl_session_release(query->session);
 }
 
 void fl_query_done(fl_query *query)

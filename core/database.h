@@ -118,7 +118,8 @@ typedef struct fl_db_driver {
     void (*submit)(fl_query *query);
     void (*cancel)(fl_query *query); /* `cancelled` says why; it is still to be done soon */
     /* It goes back: what still runs in it is cancelled, what is open rolled back. It is not used
-     * any more, but for the queries in it that are not done yet. */
+     * any more, but for the queries in it that are not done yet. One that could not be made ready
+     * goes back, too. */
     void (*release)(fl_session *session);
     void (*stats)(fl_db *db, fl_db_stats *stats); /* adds to zeros */
     void (*close_idle)(fl_db *db); /* connections that nobody uses; NULL: there are none */

@@ -201,6 +201,21 @@ TEST(a_session_that_comes_when_nobody_waits_any_more_goes_back)
     place_close(it);
 }
 
+TEST(a_session_that_could_not_be_made_ready_goes_back)
+{
+    place *it = place_open();
+    fl_query *query = fl_query_new(&it->db->db, FL_QUERY_ACQUIRE, 0);
+    if (!query) abort();
+    query->session = fl_session_new(&it->db->db);
+    fl_query_submit(query, 0);
+    fl_query_fail(query, "x", 0, "it is locked");
+    fake_end(it->db);
+    CHECK(!query->session->held);
+    CHECK_EQUAL_INT(it->db->releases, 1);
+    fl_query_release(query);
+    place_close(it);
+}
+
 TEST(queries_that_a_driver_leaves_undone_go_with_their_database)
 {
     place *it = place_open();
