@@ -53,7 +53,7 @@ void fl_readiness_want(fl_readiness *self, int events)
 {
     if (self->events == events) return;
     self->events = events;
-    if (!self->handle) return; /* it could not be moved */
+    if (!self->handle) return; /* it is not moved yet, or could not be */
     if (events)
         (void)uv_poll_start(self->handle, events, handle_ready);
     else
@@ -78,7 +78,6 @@ void fl_readiness_close(fl_readiness *self)
 static void move(fl_readiness *self)
 {
     int events = self->events;
-    self->handle = NULL; /* the old loop's, which nobody runs */
     self->events = 0;
     int status = make_handle(self);
     if (status < 0)
@@ -90,6 +89,8 @@ static void move(fl_readiness *self)
 void fl_readiness_move_all(fl_state *state)
 {
     fl_readiness *all = state->readiness;
+    for (fl_readiness *self = all; self; self = self->next)
+        self->handle = NULL; /* the old loop's, which nobody runs */
     state->readiness = NULL;
     if (all) all->link = &all; /* so that each may close any other */
     while (all) {

@@ -65,6 +65,7 @@ TEST(what_is_wanted_is_told_by_the_thread_that_its_state_moves_to)
     open_pipe(ends);
     CHECK_EQUAL_INT(fl_readiness_open(&one.readiness, &state, ends[0], told), 0);
     fl_readiness_want(&one.readiness, UV_READABLE);
+    uv_poll_t *left = one.readiness.handle; /* the loop that is given up keeps it */
     state.thread = &after->thread;
     fl_readiness_move_all(&state);
     uv_run(&after->thread.loop, UV_RUN_NOWAIT);
@@ -74,6 +75,7 @@ TEST(what_is_wanted_is_told_by_the_thread_that_its_state_moves_to)
     fl_readiness_close(&one.readiness);
     place_close(before);
     place_close(after);
+    free(left);
     close(ends[0]);
     close(ends[1]);
 }
@@ -84,11 +86,13 @@ TEST(one_that_cannot_be_moved_may_close_the_others)
     place *before = place_open(), *after = place_open();
     fl_state state = {.thread = &before->thread};
     watched all[3] = {{.closes = NULL}};
+    uv_poll_t *left[3];
     int ends[3][2], file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     for (unsigned i = 0; i < 3; i++) {
         open_pipe(ends[i]);
         CHECK_EQUAL_INT(fl_readiness_open(&all[i].readiness, &state, ends[i][0], told), 0);
         fl_readiness_want(&all[i].readiness, UV_READABLE);
+        left[i] = all[i].readiness.handle;
     }
     if (file < 0 || dup3(file, ends[2][0], O_CLOEXEC) < 0) abort();
     all[2].closes = &all[1]; /* the last opened is moved first */
@@ -106,6 +110,7 @@ TEST(one_that_cannot_be_moved_may_close_the_others)
     place_close(before);
     place_close(after);
     for (unsigned i = 0; i < 3; i++) {
+        free(left[i]);
         close(ends[i][0]);
         close(ends[i][1]);
     }
