@@ -152,13 +152,52 @@ void fl_db_free(fl_db *db)
     free(db);
 }
 
+static void start_running(fl_query *query)
+{
+    fl_db *db = query->db;
+    query->next_running = db->running;
+    if (query->next_running) query->next_running->running_link = &query->next_running;
+    query->running_link = &db->running;
+    db->running = query;
+    db->pending++;
+    db->queries++;
+}
+
+static void stop_running(fl_query *query)
+{
+    *query->running_link = query->next_running;
+    if (query->next_running) query->next_running->running_link = query->running_link;
+    query->db->pending--;
+}
+
+/* What waited for it went with Lua's heap, unasked: an op that is pending is not collected. */
+static void silence(fl_query *query)
+{
+    fl_deadline_stop(&query->deadline);
+    if (!query->op) return;
+    query->op = NULL;
+    fl_query_release(query);
+}
+
+static void close_db(fl_db *db)
+{
+    db->closing = true;
+    for (fl_query *query = db->running; query; query = query->next_running) silence(query);
+    db->driver->close(db);
+    while (db->running) {
+        fl_query *query = db->running;
+        stop_running(query);
+        fl_query_release(query); /* the driver's reference */
+    }
+    fl_deadline_stop(&db->idle);
+    fl_db_free(db);
+}
+
 void fl_db_close_all(fl_state *state)
 {
     for (fl_db *db = state->databases, *next; db; db = next) {
         next = db->next;
-        db->driver->close(db);
-        fl_deadline_stop(&db->idle); /* what closing has ended may have started it */
-        fl_db_free(db);
+        close_db(db);
     }
     state->databases = NULL;
 }
@@ -194,8 +233,7 @@ void fl_query_submit(fl_query *query, uint64_t timeout)
     fl_thread *thread = db->state->thread;
     query->references++; /* the driver's */
     query->submitted = uv_hrtime();
-    db->pending++;
-    db->queries++;
+    start_running(query);
     query->deadline.state = db->state;
     if (timeout) fl_thread_start_deadline(thread, &query->deadline, timeout, too_late);
     if (db->pending > db->pending_most) {
@@ -219,18 +257,18 @@ static void look_for_idle(fl_deadline *deadline)
 /* Web threads keep theirs: there will be more requests. */
 static void expect_idle(fl_db *db)
 {
-    if (!db->state->is_pooled || !db->driver->close_idle) return;
+    if (!db->state->is_pooled || !db->driver->close_idle || db->closing) return;
     db->idle.state = db->state;
     fl_deadline_stop(&db->idle);
     fl_thread_start_deadline(db->state->thread, &db->idle, db->idle_timeout + 1, look_for_idle);
 }
 
-/* One that nobody waits for any more goes back at once. */
+/* One that could not be made ready, or that nobody waits for any more, goes back at once. */
 static void settle_session(fl_query *query)
 {
-    if (query->kind != FL_QUERY_ACQUIRE || query->error.message) return;
+    if (query->kind != FL_QUERY_ACQUIRE) return;
     query->session->held = true;
-    if (query->cancelled) fl_session_release(query->session);
+    if (query->error.message || query->cancelled) fl_session_release(query->session);
 }
 
 void fl_query_done(fl_query *query)
@@ -238,7 +276,7 @@ void fl_query_done(fl_query *query)
     assert(!query->done);
     query->done = true;
     fl_deadline_stop(&query->deadline);
-    query->db->pending--;
+    stop_running(query);
     if (query->error.message) query->db->errors++;
     settle_session(query);
     expect_idle(query->db);

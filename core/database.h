@@ -89,6 +89,7 @@ struct fl_query {
     /* database.c's own */
     fl_call call;
     fl_query_op *op;
+    fl_query *next_running, **running_link; /* of its database, from submit to done */
     fl_deadline deadline;
     unsigned references;
     bool done;
@@ -111,12 +112,14 @@ typedef struct fl_db_driver {
     size_t db_size, session_size, query_size;
     /* Looks at the options; connects to nothing. 0, or negative with a message. */
     int (*open)(fl_db *db, char *why, size_t why_size);
-    /* The state ends: queries that are not done never will be, connections are closed. */
+    /* The state ends: connections are closed. Queries that are not done need not be any more;
+     * afterwards the driver has none of them, nor of the sessions. */
     void (*close)(fl_db *db);
     void (*submit)(fl_query *query);
     void (*cancel)(fl_query *query); /* `cancelled` says why; it is still to be done soon */
     /* It goes back: what still runs in it is cancelled, what is open rolled back. It is not used
-     * any more, but for the queries in it that are not done yet. */
+     * any more, but for the queries in it that are not done yet. One that could not be made ready
+     * goes back, too. */
     void (*release)(fl_session *session);
     void (*stats)(fl_db *db, fl_db_stats *stats); /* adds to zeros */
     void (*close_idle)(fl_db *db); /* connections that nobody uses; NULL: there are none */
@@ -146,8 +149,10 @@ struct fl_db {
     uint64_t queries, errors, reconnects;
     /* database.c's own */
     fl_deadline idle; /* of a pool's state, when connections may have become so */
-    fl_query *free;   /* to be used again, with what their buffers hold */
+    fl_query *running;
+    fl_query *free; /* to be used again, with what their buffers hold */
     unsigned free_count;
+    bool closing; /* Lua's heap is gone */
 };
 
 /* For drivers. */

@@ -16,7 +16,8 @@ fl_op *fl_op_check(lua_State *L, int index)
     if (state && lua_getmetatable(L, index)) {
         bool is_op = lua_topointer(L, -1) == state->op_metatable;
         lua_pop(L, 1);
-        if (is_op) return lua_touserdata(L, index);
+        fl_op *op = is_op ? lua_touserdata(L, index) : NULL; /* a table can have it, too */
+        if (op) return op;
     }
     return luaL_checkudata(L, index, METATABLE);
 }

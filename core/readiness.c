@@ -31,15 +31,20 @@ static int make_handle(fl_readiness *self)
     return 0;
 }
 
+static void enlist(fl_readiness *self)
+{
+    self->next = self->state->readiness;
+    if (self->next) self->next->link = &self->next;
+    self->link = &self->state->readiness;
+    self->state->readiness = self;
+}
+
 int fl_readiness_open(fl_readiness *self, fl_state *state, int fd, fl_readiness_ready ready)
 {
     *self = (fl_readiness){.state = state, .fd = fd, .ready = ready};
     int status = make_handle(self);
     if (status < 0) return status;
-    self->next = state->readiness;
-    if (self->next) self->next->link = &self->next;
-    self->link = &state->readiness;
-    state->readiness = self;
+    enlist(self);
     return 0;
 }
 
@@ -48,18 +53,24 @@ void fl_readiness_want(fl_readiness *self, int events)
 {
     if (self->events == events) return;
     self->events = events;
+    if (!self->handle) return; /* it is not moved yet, or could not be */
     if (events)
         (void)uv_poll_start(self->handle, events, handle_ready);
     else
         (void)uv_poll_stop(self->handle);
 }
 
-void fl_readiness_close(fl_readiness *self)
+static void leave(fl_readiness *self)
 {
-    if (!self->link) return;
     *self->link = self->next;
     if (self->next) self->next->link = self->link;
     self->link = NULL;
+}
+
+void fl_readiness_close(fl_readiness *self)
+{
+    if (!self->link) return;
+    leave(self);
     if (self->handle) uv_close((uv_handle_t *)self->handle, handle_closed);
     self->handle = NULL;
 }
@@ -67,7 +78,6 @@ void fl_readiness_close(fl_readiness *self)
 static void move(fl_readiness *self)
 {
     int events = self->events;
-    self->handle = NULL; /* the old loop's, which nobody runs */
     self->events = 0;
     int status = make_handle(self);
     if (status < 0)
@@ -78,8 +88,15 @@ static void move(fl_readiness *self)
 
 void fl_readiness_move_all(fl_state *state)
 {
-    for (fl_readiness *self = state->readiness, *next; self; self = next) {
-        next = self->next;
+    fl_readiness *all = state->readiness;
+    for (fl_readiness *self = all; self; self = self->next)
+        self->handle = NULL; /* the old loop's, which nobody runs */
+    state->readiness = NULL;
+    if (all) all->link = &all; /* so that each may close any other */
+    while (all) {
+        fl_readiness *self = all;
+        leave(self);
+        enlist(self);
         move(self);
     }
 }

@@ -19,6 +19,7 @@ typedef struct entry {
     fl_template template;
     char *text;
     size_t size;
+    size_t bytes; /* of its texts */
     uint64_t hash;
     struct entry *chain;          /* of the same bucket */
     struct entry *newer, *older;  /* by last use */
@@ -32,6 +33,7 @@ struct fl_statements {
     entry *buckets[BUCKETS];
     entry *newest, *oldest;
     unsigned count;
+    size_t bytes;
     uint64_t last_id;
 };
 
@@ -151,7 +153,26 @@ static void drop_oldest(fl_statements *self)
     *link = e->chain;
     leave_order(self, e);
     self->count--;
+    self->bytes -= e->bytes;
     free_entry(e);
+}
+
+static void add_bytes(fl_statements *self, entry *e, size_t bytes)
+{
+    e->bytes += bytes;
+    self->bytes += bytes;
+    while (self->bytes > FL_STATEMENTS_BYTES && self->oldest != e) drop_oldest(self);
+}
+
+static void remove_bytes(fl_statements *self, entry *e, size_t bytes)
+{
+    e->bytes -= bytes;
+    self->bytes -= bytes;
+}
+
+static size_t size_of_lengths(const entry *e)
+{
+    return e->template.sql.parameters * sizeof(uint32_t);
 }
 
 static int add(fl_statements *self, entry **out, fl_slice text, uint64_t hash, char *error,
@@ -176,6 +197,7 @@ static int add(fl_statements *self, entry **out, fl_slice text, uint64_t hash, c
     e->chain = self->buckets[hash & (BUCKETS - 1)];
     self->buckets[hash & (BUCKETS - 1)] = e;
     become_newest(self, e);
+    add_bytes(self, e, sizeof(*e) + e->size + e->template.sql.text.capacity);
     *out = e;
     return 0;
 }
@@ -219,24 +241,34 @@ static int make(fl_statements *self, fl_statement **out, const fl_sql *sql, cons
 
 static fl_statement *find_expanded(const entry *e, const uint32_t *lengths)
 {
-    size_t size = e->template.sql.parameters * sizeof(*lengths);
+    size_t size = size_of_lengths(e);
     for (unsigned i = 0; i < EXPANDED; i++)
         if (e->expanded[i].lengths && memcmp(e->expanded[i].lengths, lengths, size) == 0)
             return e->expanded[i].statement;
     return NULL;
 }
 
-static void keep_expanded(entry *e, const uint32_t *lengths, fl_statement *statement)
+static void drop_expanded(fl_statements *self, entry *e, expansion *place)
 {
-    size_t size = e->template.sql.parameters * sizeof(*lengths);
+    if (!place->statement) return;
+    remove_bytes(self, e, place->statement->size + size_of_lengths(e));
+    fl_statement_release(place->statement);
+    free(place->lengths);
+    *place = (expansion){0};
+}
+
+static void keep_expanded(fl_statements *self, entry *e, const uint32_t *lengths,
+                          fl_statement *statement)
+{
+    size_t size = size_of_lengths(e);
     uint32_t *copy = malloc(size);
     if (!copy) return; /* made anew each time */
     memcpy(copy, lengths, size);
     expansion *place = &e->expanded[e->next_expanded++ % EXPANDED];
-    fl_statement_release(place->statement);
-    free(place->lengths);
+    drop_expanded(self, e, place);
     fl_statement_hold(statement);
     *place = (expansion){copy, statement};
+    add_bytes(self, e, statement->size + size);
 }
 
 int fl_statements_expand(fl_statements *self, fl_statement **out, fl_template *template,
@@ -252,10 +284,11 @@ int fl_statements_expand(fl_statements *self, fl_statement **out, fl_template *t
     int status = make(self, out, &e->template.sql, lengths);
     if (status < 0) return status;
     if (lengths) {
-        keep_expanded(e, lengths, *out);
+        keep_expanded(self, e, lengths, *out);
     } else {
         fl_statement_hold(*out);
         e->single = *out;
+        add_bytes(self, e, (*out)->size);
     }
     return 0;
 }

@@ -2,8 +2,9 @@
  * with it what drivers learn about it.
  *
  * Owner: a database (database.h), *loop* of its state's thread. The least recently used text goes
- * when there are more than FL_STATEMENTS_MOST. A statement is reference-counted, by that thread
- * alone: queries and connections that have prepared it hold it. */
+ * when there are more than FL_STATEMENTS_MOST, or they have more than FL_STATEMENTS_BYTES. A
+ * statement is reference-counted, by that thread alone: queries and connections that have prepared
+ * it hold it. */
 #ifndef FL_STATEMENTS_H
 #define FL_STATEMENTS_H
 
@@ -15,6 +16,7 @@
 #include "sql.h"
 
 #define FL_STATEMENTS_MOST 1000
+#define FL_STATEMENTS_BYTES (16u << 20) /* of texts, and of what was made of them */
 
 typedef struct fl_statements fl_statements;
 typedef struct fl_statement fl_statement;

@@ -54,6 +54,21 @@ void fl_values_json(fl_buffer *out, fl_slice text)
     write_sized(out, FL_VALUE_JSON, text);
 }
 
+size_t fl_values_begin_json(fl_buffer *out)
+{
+    write_fixed(out, FL_VALUE_JSON, &(uint32_t){0}, sizeof(uint32_t));
+    return out->size;
+}
+
+bool fl_values_end_json(fl_buffer *out, size_t at)
+{
+    size_t size = out->size - at;
+    if (size > UINT32_MAX) return false;
+    if (out->failed) return true;
+    memcpy(out->data + at - sizeof(uint32_t), &(uint32_t){(uint32_t)size}, sizeof(uint32_t));
+    return true;
+}
+
 void fl_values_list(fl_buffer *out, uint32_t count)
 {
     write_fixed(out, FL_VALUE_LIST, &count, sizeof(count));

@@ -39,6 +39,10 @@ void fl_values_integer(fl_buffer *out, int64_t value);
 void fl_values_number(fl_buffer *out, double value);
 void fl_values_text(fl_buffer *out, fl_slice text); /* less than 4 GiB */
 void fl_values_json(fl_buffer *out, fl_slice text);
+/* The same of a text that is appended to `out` in between; `at` is what begin has returned. end
+ * says whether it has less than 4 GiB. */
+size_t fl_values_begin_json(fl_buffer *out);
+bool fl_values_end_json(fl_buffer *out, size_t at);
 void fl_values_list(fl_buffer *out, uint32_t count); /* its values are to follow */
 
 /* Reads the value at `*at` and moves it behind that (behind the head alone of a list). Only for

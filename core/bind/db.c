@@ -23,6 +23,9 @@
 #define EXACT 9007199254740992.0 /* 2^53 */
 #define ERROR_SIZE 512
 #define SQL_SHOWN 300 /* bytes of a statement in an error's `sql` */
+#define ENTRY_MOST                                                                                 \
+    7900 /* values of a batch's entry: they lie on the Lua stack, which takes 8000                 \
+          */
 
 typedef struct handle {
     fl_db *db; /* NULL: opened where there is no server */
@@ -216,7 +219,8 @@ static fl_db *quick_db(lua_State *L, int index)
     if (!state || !lua_getmetatable(L, index)) return NULL;
     bool is_handle = lua_topointer(L, -1) == state->db_metatable;
     lua_pop(L, 1);
-    return is_handle ? ((handle *)lua_touserdata(L, index))->db : NULL;
+    const handle *self = is_handle ? lua_touserdata(L, index) : NULL; /* a table can have it, too */
+    return self ? self->db : NULL;
 }
 
 static place check_place(lua_State *L, int index)
@@ -262,11 +266,14 @@ static uint64_t check_timeout(lua_State *L, int index, place where)
     return lua_isnoneornil(L, index) ? where.db->timeout : (uint64_t)luaL_checknumber(L, index);
 }
 
-/* The op is on top.  [-0, +0, e] */
+/* The op is on top. A finalizer may have released the session since it was looked at.
+ * [-0, +0, e] */
 static int submit(lua_State *L, fl_query_op *op, uint64_t timeout)
 {
     fl_thread *thread = op->op.state->thread;
     fl_query *query = op->query;
+    if (query->session && query->kind != FL_QUERY_ACQUIRE && !query->session->held)
+        return raise_error(L, "refused", "the transaction is over");
     fl_op_begin(L, &op->op);
     fl_claim_take(&thread->claim);
     fl_query_submit(query, timeout);
@@ -300,13 +307,13 @@ static void add_cdata(lua_State *L, fl_buffer *out, int number, int sql)
 /* As JSON: what it is to the database its column or cast decides. */
 static void add_table(lua_State *L, fl_buffer *out, int number, int sql)
 {
-    fl_buffer text;
-    fl_buffer_init(&text);
-    int status = fl_json_encode(L, lua_gettop(L), &text);
-    if (status == 0) fl_values_json(out, fl_slice_of(text.data, text.size));
-    fl_buffer_close(&text);
-    if (status == 0) return;
-    lua_pushfstring(L, "argument %d: %s", number, lua_tostring(L, -1));
+    size_t at = fl_values_begin_json(out);
+    if (fl_json_encode(L, lua_gettop(L), out) < 0) {
+        lua_pushfstring(L, "argument %d: %s", number, lua_tostring(L, -1));
+        raise_message(L, "argument", sql);
+    }
+    if (fl_values_end_json(out, at)) return;
+    lua_pushfstring(L, "argument %d has 4 GiB or more as JSON", number);
     raise_message(L, "argument", sql);
 }
 
@@ -343,20 +350,34 @@ static void add_value(lua_State *L, fl_buffer *out, int number, int sql)
 }
 
 /* `fl.array`'s mark, a sequence, or nothing at all. */
-static bool is_list(lua_State *L)
+static bool is_list(lua_State *L, int index)
 {
-    if (lua_objlen(L, -1) > 0) return true;
+    if (lua_objlen(L, index) > 0) return true;
     lua_pushnil(L);
-    if (!lua_next(L, -2)) return true;
+    if (!lua_next(L, index)) return true;
     lua_pop(L, 2);
     return false;
 }
 
-/* The items of the list on top.  -> how many */
-static uint32_t add_list(lua_State *L, fl_buffer *out, int number, int sql)
+/* lengths[i]: how many items argument i has as a list, or FL_SQL_SINGLE. Says whether there is any
+ * list.  [-0, +0, -] */
+static bool measure(lua_State *L, const fl_sql *sql, uint32_t *lengths, int first, int last)
 {
-    size_t count = lua_objlen(L, -1);
-    for (size_t i = 1; i <= count; i++) {
+    bool any = false;
+    for (int i = first; i <= last; i++) {
+        uint32_t number = (uint32_t)(i - first);
+        lengths[number] = FL_SQL_SINGLE;
+        if (!lua_istable(L, i) || !fl_sql_is_list(sql, number) || !is_list(L, i)) continue;
+        lengths[number] = (uint32_t)lua_objlen(L, i);
+        any = true;
+    }
+    return any;
+}
+
+/* The first `count` items of the list on top. */
+static void add_list(lua_State *L, fl_buffer *out, uint32_t count, int number, int sql)
+{
+    for (uint32_t i = 1; i <= count; i++) {
         lua_rawgeti(L, -1, (int)i);
         if (lua_istable(L, -1)) {
             lua_pushfstring(L, "argument %d: item %d of the list is a table", number, (int)i);
@@ -365,28 +386,21 @@ static uint32_t add_list(lua_State *L, fl_buffer *out, int number, int sql)
         add_value(L, out, number, sql);
         lua_pop(L, 1);
     }
-    return (uint32_t)count;
 }
 
-/* Arguments from `first` to `last`; lengths[i] of those that are lists. Says whether there are any.
- */
-static bool add_arguments(lua_State *L, fl_buffer *out, const fl_sql *sql, uint32_t *lengths,
-                          int first, int last, int text)
+/* Arguments from `first` to `last`, as they were measured. */
+static void add_arguments(lua_State *L, fl_buffer *out, const uint32_t *lengths, int first,
+                          int last, int text)
 {
-    bool any = false;
     for (int i = first; i <= last; i++) {
-        uint32_t number = (uint32_t)(i - first);
+        int number = i - first;
         lua_pushvalue(L, i);
-        lengths[number] = FL_SQL_SINGLE;
-        if (lua_istable(L, -1) && fl_sql_is_list(sql, number) && is_list(L)) {
-            lengths[number] = add_list(L, out, (int)number + 1, text);
-            any = true;
-        } else {
-            add_value(L, out, (int)number + 1, text);
-        }
+        if (lengths[number] == FL_SQL_SINGLE)
+            add_value(L, out, number + 1, text);
+        else
+            add_list(L, out, lengths[number], number + 1, text);
         lua_pop(L, 1);
     }
-    return any;
 }
 
 /* what may be asked */
@@ -420,12 +434,19 @@ static void check_allowed(lua_State *L, place where, const fl_sql *sql, int text
     raise_message(L, "refused", text);
 }
 
+/* Until another one is looked for: and whatever allocates in Lua's heap may run a finalizer, which
+ * may do that. */
 static fl_template *find_template(lua_State *L, place where, int text)
 {
     char error[ERROR_SIZE] = "";
     fl_template *found = NULL;
     fl_slice sql;
-    sql.data = luaL_checklstring(L, text, &sql.size);
+    if (lua_type(L, text) != LUA_TSTRING) {
+        lua_pushfstring(L, "the statement must be a string, got %s%s",
+                        lua_isnoneornil(L, text) ? "" : "a ", luaL_typename(L, text));
+        raise_message(L, "argument", 0);
+    }
+    sql.data = lua_tolstring(L, text, &sql.size);
     fl_thread *thread = where.db->state->thread;
     fl_claim_take(&thread->claim);
     int status = fl_statements_find(where.db->statements, &found, sql, error, sizeof(error));
@@ -465,20 +486,18 @@ static void set_statement(lua_State *L, fl_query *query, fl_call *call, fl_templ
 static void fill(lua_State *L, fl_query *query, fl_call *call, place where, int text, int first,
                  int last)
 {
+    int given = last - first + 1;
+    luaL_checkstack(L, 12, "for arguments");
+    uint32_t *lengths = given ? lua_newuserdata(L, (size_t)given * sizeof(*lengths)) : NULL;
     fl_template *template = find_template(L, where, text);
     check_allowed(L, where, &template->sql, text);
-    int given = last - first + 1;
     check_count(L, &template->sql, given, text);
-    luaL_checkstack(L, 12, "for arguments");
-    call->first = query->values.size;
-    if (given == 0) {
-        set_statement(L, query, call, template, NULL, text);
-        return;
-    }
-    uint32_t *lengths = lua_newuserdata(L, (size_t)given * sizeof(*lengths));
-    bool any = add_arguments(L, &query->values, &template->sql, lengths, first, last, text);
-    if (query->values.failed) luaL_error(L, "not enough memory");
+    bool any = measure(L, &template->sql, lengths, first, last);
     set_statement(L, query, call, template, any ? lengths : NULL, text);
+    if (!given) return;
+    call->first = query->values.size;
+    add_arguments(L, &query->values, lengths, first, last, text);
+    if (query->values.failed) luaL_error(L, "not enough memory");
     lua_pop(L, 1);
 }
 
@@ -523,8 +542,13 @@ static void fill_entry(lua_State *L, fl_query *query, fl_call *call, place where
     lua_getfield(L, entry, "n");
     int count = lua_isnumber(L, -1) ? (int)lua_tointeger(L, -1) : (int)lua_objlen(L, entry);
     lua_pop(L, 1);
-    if (count < 1 || count > 65536) {
+    if (count < 1) {
         lua_pushfstring(L, "batch: entry %d has no statement", number);
+        raise_message(L, "argument", 0);
+    }
+    if (count > ENTRY_MOST) {
+        lua_pushfstring(L, "batch: entry %d has %d arguments, more than %d", number, count - 1,
+                        ENTRY_MOST - 1);
         raise_message(L, "argument", 0);
     }
     luaL_checkstack(L, count + 16, "for arguments");
@@ -623,11 +647,11 @@ static int db_copy(lua_State *L)
     place where = check_place(L, 1);
     uint64_t timeout = check_timeout(L, 2, where);
     uint64_t piece = (uint64_t)luaL_optnumber(L, 4, 0);
+    fl_query_op *op = make(L, where, piece ? FL_QUERY_STREAM : FL_QUERY_COPY, 1,
+                           piece ? FL_TAKE_PIECE : FL_TAKE_COUNTS);
     fl_template *template = find_template(L, where, 3);
     if (template->sql.kind != FL_SQL_COPY || template->sql.parameters)
         return raise_error(L, "argument", "copy: a COPY statement without parameters expected");
-    fl_query_op *op = make(L, where, piece ? FL_QUERY_STREAM : FL_QUERY_COPY, 1,
-                           piece ? FL_TAKE_PIECE : FL_TAKE_COUNTS);
     op->query->piece = piece;
     set_statement(L, op->query, &op->query->call, template, NULL, 3);
     return submit(L, op, timeout);
@@ -745,8 +769,10 @@ static bool copy_options(lua_State *L, fl_db *db)
     return true;
 }
 
-static bool read_settings(lua_State *L, fl_db *db)
+/* read(db, settings): raises whenever memory runs out  [-0, +0, e] */
+static int read_settings(lua_State *L)
 {
+    fl_db *db = lua_touserdata(L, 1);
     const fl_settings *settings = db->state->thread->settings;
     db->url = copy_field(L, 2, "url");
     db->name = copy_field(L, 2, "name");
@@ -760,7 +786,9 @@ static bool read_settings(lua_State *L, fl_db *db)
     lua_getfield(L, 2, "options");
     bool copied = copy_options(L, db);
     lua_pop(L, 1);
-    return copied && db->url && db->name;
+    if (!copied || !db->url || !db->name) return luaL_error(L, "not enough memory");
+    if (fl_statements_new(&db->statements, db->driver->dialect) == 0) return 0;
+    return luaL_error(L, "not enough memory");
 }
 
 static int open_driver(fl_db *db, char *why, size_t why_size)
@@ -773,15 +801,19 @@ static int open_driver(fl_db *db, char *why, size_t why_size)
     return 0;
 }
 
+/* Protected, for nothing frees it yet. The settings are at 2.  [-0, +0, e] */
 static fl_db *new_db(lua_State *L, const fl_db_driver *driver, fl_state *state)
 {
+    lua_pushcfunction(L, read_settings);
     fl_db *db = calloc(1, driver->db_size);
     if (!db) luaL_error(L, "not enough memory");
     db->driver = driver;
     db->state = state;
-    if (read_settings(L, db) && fl_statements_new(&db->statements, driver->dialect) == 0) return db;
+    lua_pushlightuserdata(L, db);
+    lua_pushvalue(L, 2);
+    if (lua_pcall(L, 2, 0, 0) == 0) return db;
     fl_db_free(db);
-    luaL_error(L, "not enough memory");
+    lua_error(L);
     return NULL;
 }
 

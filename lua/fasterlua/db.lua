@@ -19,12 +19,12 @@ local driver = require "fasterlua.core.driver"
 local future = require "fasterlua.future"
 local rows = require "fasterlua.db.rows"
 local transaction = require "fasterlua.db.transaction"
-local units = require "fasterlua.units"
 local url = require "fasterlua.db.url"
 
 local from_op, spawn = future.from_op, future.spawn
 local raw_query, raw_batch = core.query, core.batch
 local ROWS, ROW, VALUE, COUNTS = 0, 1, 2, 3
+local MOST = 64 -- databases of a Lua state: they stay open
 
 local db = {}
 
@@ -58,7 +58,7 @@ end
 local Db = core.metatable
 local methods = Db.__index
 
-local opened = {} -- handles by what they were opened with
+local opened, opened_count = {}, 0 -- handles by what they were opened with
 local first -- that was opened
 local origins = setmetatable({}, { __mode = "k" }) -- { url, options, driver } by handle
 
@@ -176,17 +176,19 @@ end
 ---connection was lost before its answer came
 ---@return table
 function methods:with(options)
+  if type(options) ~= "table" then
+    error(("db:with: options must be a table, got %s"):format(type(options)), 2)
+  end
   for name in pairs(options) do
     if name ~= "timeout" and name ~= "retry" then
       error(("db:with: unknown option %q: timeout and retry are known"):format(tostring(name)), 2)
     end
   end
-  local timeout = options.timeout and units.seconds(options.timeout)
+  local timeout = options.timeout and url.milliseconds(options.timeout)
   if options.timeout and not timeout then
     error(("db:with: timeout must be a time, got %s"):format(tostring(options.timeout)), 2)
   end
-  return setmetatable({ _db = self, _timeout = timeout and timeout * 1000,
-    _retry = options.retry or false }, Tuned)
+  return setmetatable({ _db = self, _timeout = timeout, _retry = options.retry or false }, Tuned)
 end
 
 ---@class fasterlua.DbStats
@@ -240,7 +242,7 @@ end
 
 local function key_of(text, options)
   local parts = { tostring(text) }
-  for name, value in pairs(options or {}) do
+  for name, value in pairs(options) do
     parts[#parts + 1] = tostring(name) .. "=" .. type(value) .. tostring(value)
   end
   table.sort(parts, function(a, b)
@@ -249,25 +251,40 @@ local function key_of(text, options)
   return table.concat(parts, "\0")
 end
 
+local function copy_of(options)
+  local copy = {}
+  for name, value in pairs(options or {}) do
+    copy[name] = value
+  end
+  return copy
+end
+
 local function open(text, options)
   local target = url.read(text, options)
+  if opened_count >= MOST then
+    error(("fl.db: more than %d databases of one Lua state: each URL and each set of options is "
+      .. "one, and they stay open"):format(MOST), 0)
+  end
   local handle = core.open(driver.load(target.driver), target.settings)
+  opened_count = opened_count + 1
   origins[handle] = { url = text, options = options, driver = target.driver,
     name = target.settings.name }
   return handle
 end
 
 --- Opens a database; nothing is connected before its first query. The same URL and options give the
---- same handle. The driver's package is needed now: an error names it when it is missing.
+--- same handle; a Lua state has 64 at most, for they stay open. The driver's package is needed now:
+--- an error names it when it is missing.
 ---@param text string|fasterlua.DbOptions its URL; or the options with the URL as `url`
 ---@param options? fasterlua.DbOptions
 ---@return fasterlua.Db
 function db.open(text, options)
-  if type(text) == "table" and options == nil then
-    options = {}
-    for name, value in pairs(text) do
-      options[name] = value
-    end
+  if options ~= nil and type(options) ~= "table" then
+    error(("fl.db: options must be a table, got a %s"):format(type(options)), 2)
+  end
+  local is_one_table = type(text) == "table" and options == nil
+  options = copy_of(is_one_table and text or options)
+  if is_one_table then
     text, options.url = options.url, nil
   end
   local key = key_of(text, options)

@@ -619,7 +619,7 @@ function future.sleep(seconds)
   return future.from_op(task.sleep(seconds))
 end
 
-local function watch(self)
+local function watch_op(self)
   while self._state == PENDING do
     local ticket, reason = new_ticket()
     if ticket then
@@ -634,11 +634,24 @@ local function watch(self)
   end
 end
 
+-- Taking a result may raise: there is no memory for it.
+local function settle_raised(self, ok, err)
+  if not ok then
+    fail(self, err, take_traceback(err))
+  end
+end
+
+local function watch(self)
+  settle_raised(self, xpcall(watch_op, on_failure, self))
+end
+
 -- Tells `waiter` (a table with a function `notify`) when the future settles; at once if it has.
 local function subscribe(self, waiter)
   self._is_awaited = true
   self._waiting = self._waiting + 1
-  refresh(self)
+  if self._op and self._state == PENDING then
+    settle_raised(self, xpcall(refresh, on_failure, self))
+  end
   if self._state ~= PENDING then
     return waiter.notify(waiter, self)
   end

@@ -121,4 +121,53 @@ TEST(what_a_driver_knows_of_a_statement_goes_with_it)
     fl_statements_free(statements); /* the sanitizer sees a leak */
 }
 
+static unsigned gone;
+
+static void count_gone(void *known)
+{
+    (void)known;
+    gone++;
+}
+
+TEST(large_texts_are_kept_in_a_bounded_number_of_bytes)
+{
+    fl_statements *statements = make();
+    size_t size = 1u << 20;
+    char *sql = malloc(size + 1);
+    if (!sql) abort();
+    memset(sql, ' ', size);
+    sql[size] = '\0';
+    gone = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        (void)snprintf(sql, size, "select %u", i);
+        sql[strlen(sql)] = ' ';
+        fl_statement *statement = expand(statements, sql, NULL);
+        if (!statement) abort();
+        statement->forget = count_gone;
+        fl_statement_release(statement);
+    }
+    CHECK(gone > 80 && gone < 99); /* the last ones stay */
+    free(sql);
+    fl_statements_free(statements);
+    CHECK_EQUAL_INT(gone, 100);
+}
+
+TEST(so_are_texts_that_long_lists_have_made_long)
+{
+    fl_statements *statements = make();
+    char sql[64];
+    gone = 0;
+    for (unsigned i = 0; i < 20 * 8; i++) {
+        uint32_t length = 60000 + i % 8;
+        (void)snprintf(sql, sizeof(sql), "select %u where a in (?)", i / 8);
+        fl_statement *statement = expand(statements, sql, &length);
+        if (!statement) abort();
+        statement->forget = count_gone;
+        fl_statement_release(statement);
+    }
+    CHECK(gone > 80 && gone < 159);
+    fl_statements_free(statements);
+    CHECK_EQUAL_INT(gone, 160);
+}
+
 TEST_MAIN

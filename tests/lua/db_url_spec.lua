@@ -39,6 +39,10 @@ describe("the URL of a database", function()
   it("has a name without the password", function()
     assert.equal("postgres://me@h/shop", url.read("postgres://me:secret@h/shop").settings.name)
     assert.is_nil(url.read("postgres:///a?password=secret").settings.name:find("secret", 1, true))
+    for _, text in ipairs { "postgres://me:a/secret@host/a", "mysql://me:a@secret@host/a",
+      "postgres:///a?sslpassword=secret" } do
+      assert.is_nil(url.read(text).settings.name:find("secret", 1, true), text)
+    end
   end)
 
   it("is overruled by options", function()
@@ -57,7 +61,10 @@ describe("the URL of a database", function()
     ["mysql:shop"] = "//",
     ["mysql://h:x/a"] = "no host with a port",
     ["mysql://h/a?pol=3"] = 'unknown option "pol" of mariadb: did you mean "pool"?',
-    ["sqlite:a.db?pool=none"] = 'option "pool" must be an integer from 1, got none',
+    ["sqlite:a.db?pool=none"] = 'option "pool" must be an integer from 1 to a million, got none',
+    ["sqlite:a.db?pool=1000001"] = 'option "pool" must be an integer from 1 to a million',
+    ["sqlite:a.db?timeout=10000000000"] = 'option "timeout" must be seconds',
+    ["sqlite:a.db?max_result=0"] = 'option "max_result" must be bytes',
   }
   for text, words in pairs(wrong) do
     it("is refused, saying why: " .. text, function()

@@ -59,12 +59,6 @@ function methods:close()
   end
 end
 
-local function close_if_failed(self)
-  if self._is_fetching then
-    self:close()
-  end
-end
-
 local function close_forgotten(holder)
   local self = holder[1]
   if self and is_own(self) then
@@ -72,16 +66,28 @@ local function close_forgotten(holder)
   end
 end
 
+local function take_session(self)
+  local session = await(rows.acquire(self._place))
+  if self._is_over then -- it was closed meanwhile
+    return core.release(session)
+  end
+  self._session = session
+  if core_pool.is_in_request() then
+    task.at_end(close_forgotten, setmetatable({ self }, { __mode = "v" }))
+  end
+end
+
 local function begin(self)
   if is_own(self) then
-    self._session = await(rows.acquire(self._place))
-    if core_pool.is_in_request() then
-      task.at_end(close_forgotten, setmetatable({ self }, { __mode = "v" }))
+    take_session(self)
+    if self._is_over then
+      return nil
     end
   end
-  self._is_begun = true
-  return self._start(self._session, self._timeout, PIECE, self._sql, unpack(self._arguments, 1,
+  local op = self._start(self._session, self._timeout, PIECE, self._sql, unpack(self._arguments, 1,
     self._arguments.n))
+  self._is_begun = true
+  return op
 end
 
 local function fetch(self)
@@ -91,11 +97,26 @@ local function fetch(self)
   else
     op = begin(self)
   end
-  if task.op_done(op) then
+  if op and task.op_done(op) then
     await(sleep(0)) -- what comes faster than it is taken lets others have their turn
   end
-  self._piece, self._at = await(from_op(op)) or false, 0
+  local piece = op and await(from_op(op)) or false
+  self._piece, self._at = not self._is_over and piece, 0
+end
+
+-- Who closes it ends the loop. Otherwise the error of its statement matters more than one of its
+-- end.
+local function fetched(self, ok, err)
   self._is_fetching = false
+  if ok then
+    return
+  end
+  local traceback = future.take_traceback(err)
+  if self._is_over and not future.is_task_cancelled() then
+    return
+  end
+  pcall(self.close, self)
+  return future.rethrow(err, traceback)
 end
 
 function Rows.__call(self)
@@ -106,13 +127,15 @@ function Rows.__call(self)
     return row
   elseif self._is_over then
     return nil
+  elseif self._is_fetching then
+    error("two tasks ask a loop over rows for its next one: each would miss rows", 2)
   end
   self._is_fetching = true
-  future.finally(close_if_failed, self, fetch, self)
+  fetched(self, xpcall(fetch, future.on_failure, self))
   if not self._piece then
     if is_own(self) then
       self:close()
-    else
+    elseif not self._is_over then
       self._is_over, self._transaction._stream = true, false
     end
     return nil

@@ -6,9 +6,11 @@ local core = require "fasterlua.core.db"
 local future = require "fasterlua.future"
 local rows = require "fasterlua.db.rows"
 local suggest = require "fasterlua.suggest"
+local task = require "fasterlua.core.task"
 
 local await, from_op, sleep, spawn = future.await, future.from_op, future.sleep, future.spawn
 local raw_query, raw_batch = core.query, core.batch
+local current_task = task.current
 local math, pcall, type, tostring = math, pcall, type, tostring
 
 local FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.2 -- seconds before a transaction is tried again
@@ -46,6 +48,10 @@ function transaction.check(fn, options, driver)
   elseif isolation and driver == "sqlite" and isolation ~= "serializable" then
     error("db:transaction: every transaction of SQLite is serializable", 3)
   end
+  local retry = options and options.retry
+  if retry ~= nil and not (type(retry) == "number" and retry >= 0 and retry % 1 == 0) then
+    error(("db:transaction: retry must be an integer from 0, got %s"):format(tostring(retry)), 3)
+  end
 end
 
 -- What is run before the session is used, and in it.
@@ -70,19 +76,31 @@ function begins.mariadb(options)
   return options.read_only and "start transaction read only" or "start transaction"
 end
 
+-- A whole transaction, or a part of one: a savepoint.
+--
 ---@class fasterlua.db.Transaction
 ---@field package _session userdata
----@field package _depth integer savepoints that are open
----@field package _stream fasterlua.db.Rows|false a loop over rows that is open
+---@field package _whole fasterlua.db.Transaction
+---@field package _depth integer of a part, from 1
+---@field package _part fasterlua.db.Transaction|false the part of it that is open
+---@field package _task integer|false that runs the part
+---@field package _stream fasterlua.db.Rows|false of the whole: a loop over rows that is open
 ---@field package _is_over boolean
 local Transaction = { __name = "fasterlua.db.transaction" }
 local methods = {}
 Transaction.__index = methods
 
+local function new(session, outer)
+  local self = setmetatable({ _session = session, _whole = false, _part = false, _task = false,
+    _depth = outer and outer._depth + 1 or 0, _stream = false, _is_over = false }, Transaction)
+  self._whole = outer and outer._whole or self
+  return self
+end
+
 local function session_of(self)
-  if self._is_over then
+  if self._is_over or self._whole._is_over then
     error("the transaction is over", 3)
-  elseif self._stream then
+  elseif self._whole._stream then
     error("a loop over rows of this transaction is open: end it or call its :close() first", 3)
   end
   return self._session
@@ -108,7 +126,7 @@ end
 ---@return fasterlua.db.Rows
 function methods:each(sql, ...)
   session_of(self)
-  return rows.each_in(self, sql, ...)
+  return rows.each_in(self._whole, sql, ...)
 end
 
 local function command(self, text)
@@ -116,8 +134,9 @@ local function command(self, text)
 end
 
 local function end_stream(self)
-  if self._stream then
-    self._stream:close()
+  local stream = self._whole._stream
+  if stream then
+    stream:close()
   end
 end
 
@@ -127,33 +146,64 @@ local function roll_back_to(self, name)
   command(self, "release savepoint " .. name)
 end
 
-local function finish_nested(self, name, ok, ...)
-  self._depth = self._depth - 1
-  if ok then
-    end_stream(self)
-    command(self, "release savepoint " .. name)
+local function keep_part(self, name)
+  end_stream(self)
+  command(self, "release savepoint " .. name)
+end
+
+local function finish_part(self, name, ok, ...)
+  if ok and not future.is_task_cancelled() then
+    future.shield(keep_part, self, name)
     return ...
   end
   local err = ...
-  local traceback = future.take_traceback(err)
+  local traceback = not ok and future.take_traceback(err)
   pcall(future.shield, roll_back_to, self, name)
+  if ok then
+    return await(sleep(0)) -- raises that it was cancelled
+  end
   return future.rethrow(err, traceback)
 end
 
-local function run_nested(self, fn)
-  self._depth = self._depth + 1
+local function run_part(self, fn)
   local name = "fasterlua_" .. self._depth
   command(self, "savepoint " .. name)
-  return finish_nested(self, name, xpcall(fn, future.on_failure, self))
+  return finish_part(self, name, xpcall(fn, future.on_failure, self))
 end
 
---- A part that can be rolled back by itself: a savepoint.
+-- What a new part of a transaction is in: that, or the innermost part that is open, when the new
+-- one begins in its task. Two that overlap would undo and keep each other's work.
+local function outer_of(self, beginning_task)
+  local outer = self
+  while outer._part do
+    outer = outer._part
+  end
+  if outer ~= self and outer._task ~= beginning_task then
+    error("another part of this transaction is open: await it first; within it, begin parts by "
+      .. "what its function is given", 0)
+  end
+  return outer
+end
+
+local function leave_part(outer)
+  outer._part._is_over = true
+  outer._part = false
+end
+
+local function begin_part(self, beginning_task, fn)
+  local outer = outer_of(self, beginning_task)
+  local part = new(self._session, outer)
+  outer._part, part._task = part, current_task()
+  return future.finally(leave_part, outer, run_part, part, fn)
+end
+
+--- A part that can be rolled back by itself: a savepoint. One at a time; it may have parts itself.
 ---@param fn fun(tx: fasterlua.db.Transaction): any
 ---@return fasterlua.Future
 function methods:transaction(fn)
   session_of(self)
   transaction.check(fn)
-  return spawn(run_nested, self, fn)
+  return spawn(begin_part, self, current_task(), fn)
 end
 
 local function commit(self)
@@ -197,8 +247,7 @@ end
 
 local function attempt(handle, driver, fn, options)
   local session = await(rows.acquire(handle, begins[driver](options)))
-  local self = setmetatable({ _session = session, _depth = 0, _stream = false, _is_over = false },
-    Transaction)
+  local self = new(session)
   return future.finally(release, self, run_in, self, options, driver, fn)
 end
 

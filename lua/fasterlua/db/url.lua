@@ -9,25 +9,37 @@ local units = require "fasterlua.units"
 
 local url = {}
 
-local function seconds(value)
+local LONGEST, LARGEST, MOST = 1e9, 2 ^ 50, 1e6 -- seconds, bytes, things
+
+--- Milliseconds of a time as people write them; nil when it is none. The shortest is one.
+---@param value any
+---@return integer|nil
+function url.milliseconds(value)
   local read = units.seconds(value)
-  return read and read >= 0 and math.floor(read * 1000 + 0.5) or nil
+  return read and read >= 0 and read <= LONGEST and math.ceil(read * 1000) or nil
+end
+
+local milliseconds = url.milliseconds
+
+local function bytes(value)
+  local read = units.bytes(value)
+  return read and read >= 1 and read <= LARGEST and math.floor(read) or nil
 end
 
 local function count(value)
   local number = tonumber(value)
-  return number and number >= 1 and number % 1 == 0 and number or nil
+  return number and number >= 1 and number <= MOST and number % 1 == 0 and number or nil
 end
 
 -- What applies to all databases, as numbers that the core takes; times in milliseconds.
 local common = {
-  pool = { count, "an integer from 1" },
-  timeout = { seconds, 'seconds, or a time as "500ms"; 0 is for ever' },
-  connect_timeout = { seconds, 'seconds, or a time as "500ms"' },
-  pool_timeout = { seconds, 'seconds, or a time as "500ms"' },
-  idle_timeout = { seconds, 'seconds, or a time as "500ms"' },
-  max_result = { units.bytes, 'bytes, or a size as "64MB"' },
-  queue = { count, "an integer from 1" },
+  pool = { count, "an integer from 1 to a million" },
+  timeout = { milliseconds, 'seconds, or a time as "500ms"; 0 is for ever' },
+  connect_timeout = { milliseconds, 'seconds, or a time as "500ms"' },
+  pool_timeout = { milliseconds, 'seconds, or a time as "500ms"' },
+  idle_timeout = { milliseconds, 'seconds, or a time as "500ms"' },
+  max_result = { bytes, 'bytes, or a size as "64MB"' },
+  queue = { count, "an integer from 1 to a million" },
 }
 
 -- What each driver understands beside, as texts. PostgreSQL's library takes more in its URLs.
@@ -58,8 +70,8 @@ local function fail(format, ...)
 end
 
 local function without_password(text)
-  text = text:gsub("^(%w+://[^:/?#]*):[^@/]*@", "%1@")
-  return (text:gsub("([?&]password=)[^&]*", "%1…"))
+  text = text:gsub("^(%w+://[^:/?#@]*):[^?#]*@", "%1@")
+  return (text:gsub("([?&]%w*password=)[^&]*", "%1…"))
 end
 
 -- The parameters behind the question mark.
