@@ -495,11 +495,15 @@ local function db_contract(title, d, define)
       if d.parallel ~= false then
         it("is shared by queries that wait at once", function()
           local took = run([[
-            local now = require "test_clock"
-            local from = now()
-            await(gather(db:value %q, db:value %q, db:value %q))
-            return now() - from]], d.sleep(100), d.sleep(200), d.sleep(300))
-          assert.is_true(took >= 0.295 and took < 0.300 + 0.2 * support.slowdown, took)
+            local now, best = require "test_clock", math.huge
+            for _ = 1, 5 do
+              local from = now()
+              await(gather(db:value %q, db:value %q, db:value %q))
+              best = math.min(best, now() - from)
+              if best < 0.33 then break end
+            end
+            return best]], d.sleep(100), d.sleep(200), d.sleep(300))
+          assert.is_true(took >= 0.3 and took < 0.3 + 0.03 * support.slowdown, took)
         end)
       end
       it("of a query ends with its time-out, and the next one is answered", function()
