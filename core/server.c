@@ -437,9 +437,9 @@ static void print_banner(fl_server *server)
 static void serve(fl_server *server)
 {
     server->phase = SERVING;
+    if (server->settings->admin[0]) start_admin(&server->admin_retry); /* who waits may ask it */
     print_banner(server);
     say(server, FL_CONTROL_READY, "");
-    if (server->settings->admin[0]) start_admin(&server->admin_retry);
 }
 
 static void give_listener(fl_server *server, int fd, bool shared)
