@@ -168,7 +168,7 @@ lua_files = $(wildcard lua apps conf tests) \
     $(shell grep -ls '^\#!.*luajit' tests/run tests/bench/run)
 
 .PHONY: all serve test soak bench-peers check unit-tests fuzzers bench-programs lint lint-lua lint-c lint-format \
-        format asan tsan build-tsan build-fuzz fuzz bench install uninstall clean check-fresh help FORCE
+        format asan tsan build-asan build-tsan build-fuzz fuzz bench install uninstall clean check-fresh help FORCE
 
 all: $(BUILD)/fasterlua $(driver_programs)
 
@@ -263,7 +263,10 @@ tsan:
 	$(call install_missing,run_packages test_packages,$(start_no_services))
 	@$(MAKE) check $(with_tsan) ONLY='$(or $(ONLY),$(TSAN_ONLY))'
 
-# What tsan and fuzz would build first.
+# What asan, tsan and fuzz would build first.
+build-asan:
+	@$(MAKE) -k all unit-tests $(with_asan)
+
 build-tsan:
 	@$(MAKE) -k all unit-tests $(with_tsan)
 
