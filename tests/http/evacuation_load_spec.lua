@@ -153,9 +153,6 @@ describe("many evacuations under load", function()
   end)
 end)
 
--- CI is busy for so long once, with the program as it is.
-local is_long = os.getenv "CI" and support.slowdown == 1
-
 describe("a machine that others keep busy", function()
   local spinning = {}
 
@@ -168,7 +165,7 @@ describe("a machine that others keep busy", function()
 
   it("evacuates nobody", function()
     if IS_SANITIZED then return pending("its patience is 20 times as long here") end
-    local seconds = tonumber(SOAK) or (SOAK or is_long) and 60 or 20
+    local seconds = tonumber(SOAK) or (SOAK or os.getenv "CI") and 60 or 20
     local server = serve { threads = 2, stuck_handler = "1s", blocked_handler = "2s",
       queue_delay = 0 }
     for i = 1, 4 do
