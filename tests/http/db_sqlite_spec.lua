@@ -5,40 +5,28 @@ local support = require "support"
 
 local folder = support.process.temporary_directory()
 
-db_contract("SQLite", {
-  url = function()
-    return "sqlite:" .. folder .. "/test.db?functions=sleep"
-  end,
-  id = "integer primary key",
-  sleep = function(ms)
-    return ("select fasterlua_sleep(%d) as slept"):format(ms)
-  end,
-  json = "json",
-  bytes = "blob",
-  bool = "boolean",
-  double = "double",
-  returning = true,
-  last_id = true,
-  unique = "^SQLITE_CONSTRAINT",
-})
+local function options(location, is_parallel)
+  return {
+    url = function()
+      return "sqlite:" .. location .. "?functions=sleep"
+    end,
+    id = "integer primary key",
+    sleep = function(ms)
+      return ("select fasterlua_sleep(%d) as slept"):format(ms)
+    end,
+    json = "json",
+    bytes = "blob",
+    bool = "boolean",
+    double = "double",
+    returning = true,
+    last_id = true,
+    unique = "^SQLITE_CONSTRAINT",
+    parallel = is_parallel,
+  }
+end
 
-db_contract("SQLite in memory", {
-  url = function()
-    return "sqlite::memory:?functions=sleep"
-  end,
-  id = "integer primary key",
-  sleep = function(ms)
-    return ("select fasterlua_sleep(%d) as slept"):format(ms)
-  end,
-  json = "json",
-  bytes = "blob",
-  bool = "boolean",
-  double = "double",
-  returning = true,
-  last_id = true,
-  unique = "^SQLITE_CONSTRAINT",
-  parallel = false,
-})
+db_contract("SQLite", options(folder .. "/test.db", true))
+db_contract("SQLite in memory", options(":memory:", false))
 
 describe("the folder of the database", function()
   it("can be removed", function()

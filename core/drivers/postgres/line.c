@@ -8,6 +8,8 @@
 #include "state.h"
 
 #define CANCEL_STACK ((size_t)512 << 10)
+#define CANCEL_TRIES 5
+#define CANCEL_PAUSE 20 /* ms before the second try; each later one is twice as long */
 
 typedef struct cancelling {
     fl_letter letter;
@@ -47,13 +49,23 @@ static void deliver_letter(fl_letter *letter, fl_state *state)
     free_cancelling(self);
 }
 
+/* A server that is crowded may refuse the connection over which it is asked. */
+static void ask_to_cancel(const fl_pg_line *line)
+{
+    char why[256];
+    unsigned pause = CANCEL_PAUSE;
+    for (int i = 1; !PQcancel(line->cancel, why, sizeof(why)) && i < CANCEL_TRIES; i++) {
+        uv_sleep(pause);
+        pause *= 2;
+    }
+}
+
 /* It returns when the server has closed the connection over which it was asked: then it has told
  * the one that is to be cancelled. */
 static void *run_cancelling(void *data)
 {
     cancelling *self = data;
-    char why[256];
-    (void)PQcancel(self->line->cancel, why, sizeof(why));
+    ask_to_cancel(self->line);
     self->letter = (fl_letter){.deliver = deliver_letter, .drop = drop_letter};
     if (!self->reply || fl_address_post(self->reply, &self->letter) < 0) free_cancelling(self);
     return NULL;
