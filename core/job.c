@@ -2,9 +2,13 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pieces.h"
 #include "remote.h"
+#include "state.h"
+
+#define KEPT_MOST 128 /* jobs that a state keeps to use again */
 
 fl_job *fl_job_new(fl_pool *pool, fl_job_kind kind, fl_address *reply)
 {
@@ -25,15 +29,81 @@ void fl_job_hold(fl_job *job)
     atomic_fetch_add_explicit(&job->references, 1, memory_order_relaxed);
 }
 
-void fl_job_release(fl_job *job)
+static bool drop_reference(fl_job *job)
 {
-    if (atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel) != 1) return;
-    fl_parcel_close(&job->call);
-    fl_parcel_close(&job->result);
+    return atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel) == 1;
+}
+
+static void close_extras(fl_job *job)
+{
     if (job->remote) fl_remote_free(job->remote);
     if (job->pieces) fl_pieces_free(job->pieces);
+}
+
+static void free_job(fl_job *job)
+{
+    fl_parcel_close(&job->call);
+    fl_parcel_close(&job->result);
+    close_extras(job);
     fl_address_release(job->reply);
     free(job);
+}
+
+void fl_job_release(fl_job *job)
+{
+    if (drop_reference(job)) free_job(job);
+}
+
+/* Clears it but for what is worth keeping. */
+static void clear(fl_job *job)
+{
+    fl_address *reply = job->reply;
+    fl_parcel call, result;
+    fl_parcel_reset(&job->call);
+    fl_parcel_reset(&job->result);
+    call = job->call;
+    result = job->result;
+    close_extras(job);
+    memset(job, 0, sizeof(*job));
+    job->reply = reply;
+    job->call = call;
+    job->result = result;
+}
+
+void fl_job_recycle(fl_state *state, fl_job *job)
+{
+    if (!drop_reference(job)) return;
+    if (job->reply != state->address || state->kept_job_count == KEPT_MOST) {
+        free_job(job);
+        return;
+    }
+    clear(job);
+    job->next = state->kept_jobs;
+    state->kept_jobs = job;
+    state->kept_job_count++;
+}
+
+fl_job *fl_job_reuse(fl_state *state, fl_pool *pool, fl_job_kind kind)
+{
+    fl_job *job = state->kept_jobs;
+    if (!job) return fl_job_new(pool, kind, state->address);
+    state->kept_jobs = job->next;
+    state->kept_job_count--;
+    job->next = NULL;
+    atomic_init(&job->references, 1);
+    job->pool = pool;
+    job->kind = kind;
+    return job;
+}
+
+void fl_job_free_kept(fl_state *state)
+{
+    for (fl_job *job = state->kept_jobs, *next; job; job = next) {
+        next = job->next;
+        free_job(job);
+    }
+    state->kept_jobs = NULL;
+    state->kept_job_count = 0;
 }
 
 static fl_job *job_of(fl_letter *letter)

@@ -20,6 +20,7 @@ typedef struct fl_pool_thread fl_pool_thread;
 typedef struct fl_job fl_job;
 typedef struct fl_remote fl_remote;
 typedef struct fl_pieces fl_pieces;
+typedef struct fl_state fl_state;
 
 typedef enum { FL_JOB_NEW, FL_JOB_QUEUED, FL_JOB_RUNNING, FL_JOB_ENDED } fl_job_phase;
 
@@ -74,6 +75,12 @@ struct fl_job {
 fl_job *fl_job_new(fl_pool *pool, fl_job_kind kind, fl_address *reply);
 void fl_job_hold(fl_job *job);
 void fl_job_release(fl_job *job);
+
+/* The same for a state that sends many: what it recycles is used again, buffers included. While Lua
+ * runs in the state, or *loop*. */
+fl_job *fl_job_reuse(fl_state *state, fl_pool *pool, fl_job_kind kind);
+void fl_job_recycle(fl_state *state, fl_job *job); /* as fl_job_release */
+void fl_job_free_kept(fl_state *state);
 
 /* Any thread, once: sends it home with its outcome, and releases the caller's reference. */
 void fl_job_return(fl_job *job);

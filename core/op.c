@@ -119,6 +119,22 @@ static int op_wait(lua_State *L)
     return 0;
 }
 
+/* op_await(op) -> nothing: it is done, or perhaps is | why the task was cancelled; to be called
+ * where the coroutine can yield   [-0, +0|1, e] */
+static int op_await(lua_State *L)
+{
+    fl_op *op = fl_op_check(L, 1);
+    double ticket;
+    if (op->done) return 0;
+    const char *reason = fl_task_prepare_wait(L, &ticket);
+    if (reason) {
+        lua_pushstring(L, reason);
+        return 1;
+    }
+    if (!add_waiter(op, ticket)) return luaL_error(L, "not enough memory");
+    return fl_task_wait(L);
+}
+
 static void free_op(fl_op *op)
 {
     if (op->kind->close) op->kind->close(op);
@@ -169,6 +185,7 @@ void fl_op_functions(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"op_done", op_is_done},
                                          {"op_wait", op_wait},
+                                         {"op_await", op_await},
                                          {"op_take", op_take},
                                          {"op_cancel", op_cancel},
                                          {NULL, NULL}};

@@ -50,7 +50,7 @@ void fl_op_begin(lua_State *L, fl_op *op);
 void fl_op_done(fl_op *op);
 fl_op *fl_op_check(lua_State *L, int index); /* the argument must be one  [-0, +0, e] */
 
-/* Registers op_done, op_wait, op_take, op_cancel in the table on top.  [-0, +0, e] */
+/* Registers op_done, op_wait, op_await, op_take, op_cancel in the table on top.  [-0, +0, e] */
 void fl_op_functions(lua_State *L);
 void fl_op_cancel_all(fl_state *state);
 

@@ -355,7 +355,7 @@ static int enter_unpack(fl_pool_thread *self, fl_task *task, fl_job *job)
     if (atomic_load_explicit(&interruption->hooked, memory_order_relaxed))
         fl_interruption_clear(&self->thread, state->L);
     state->memory.enforced = false;
-    fl_parcel_close(&job->call);
+    fl_parcel_reset(&job->call); /* which may hold much */
     return status;
 }
 

@@ -495,6 +495,7 @@ void fl_state_free(fl_state *state)
         lua_close(state->L);
         fl_db_close_all(state);
     }
+    fl_job_free_kept(state);
     if (state->address) fl_address_release(state->address); /* leases of databases know it */
     fl_router_free(state->router);
     free_routes(state);

@@ -26,6 +26,7 @@ typedef struct fl_thread fl_thread;
 typedef struct fl_readiness fl_readiness;
 typedef struct fl_db fl_db;
 typedef struct fl_pool fl_pool;
+typedef struct fl_job fl_job;
 
 typedef struct fl_route {
     char *method, *pattern;
@@ -85,6 +86,8 @@ struct fl_state {
     const void *db_metatable; /* of a database's handle; NULL: none was opened yet */
     fl_readiness *readiness;  /* descriptors that it waits for */
     fl_db *databases;         /* that it has opened */
+    fl_job *kept_jobs; /* to be used again: see job.h */
+    unsigned kept_job_count;
     unsigned live_tasks;
 };
 

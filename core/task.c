@@ -297,11 +297,6 @@ double fl_task_handle(const fl_task *task)
     return fl_slots_handle(&task->state->task_slots, task->slot);
 }
 
-double fl_task_ticket(const fl_task *task)
-{
-    return (double)(task->suspension * FL_SLOTS_MOST + task->slot);
-}
-
 bool fl_task_was_cancelled(const fl_task *task)
 {
     lua_State *co = task->co;
@@ -448,18 +443,34 @@ static int task_at_end(lua_State *L)
     return 0;
 }
 
+const char *fl_task_prepare_wait(lua_State *L, double *ticket)
+{
+    fl_task *task = running_task(L);
+    if (interrupted(task)) return task->cancelled;
+    task->woken = false;
+    task->suspension++; /* what an earlier ticket registered cannot end this suspension */
+    *ticket = (double)(task->suspension * FL_SLOTS_MOST + task->slot);
+    return NULL;
+}
+
+int fl_task_wait(lua_State *L)
+{
+    lua_settop(L, 0);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&await_mark);
+    return lua_yield(L, 1);
+}
+
 /* ticket() -> number | nil, reason   [-0, +1|2, e] */
 static int task_ticket(lua_State *L)
 {
-    fl_task *task = running_task(L);
-    if (interrupted(task)) {
+    double ticket;
+    const char *reason = fl_task_prepare_wait(L, &ticket);
+    if (reason) {
         lua_pushnil(L);
-        lua_pushstring(L, task->cancelled);
+        lua_pushstring(L, reason);
         return 2;
     }
-    task->woken = false;
-    task->suspension++; /* what an earlier ticket registered cannot end this suspension */
-    lua_pushnumber(L, fl_task_ticket(task));
+    lua_pushnumber(L, ticket);
     return 1;
 }
 

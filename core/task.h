@@ -74,7 +74,13 @@ bool fl_task_was_cancelled(const fl_task *task);
 void fl_task_log_error(fl_task *task, const char *message);
 
 double fl_task_handle(const fl_task *task);
-double fl_task_ticket(const fl_task *task);
+
+/* Lua, in a task, is about to wait: NULL and the ticket that ends this suspension, or why the task
+ * was cancelled.  [-0, +0, e] */
+const char *fl_task_prepare_wait(lua_State *L, double *ticket);
+/* Suspends it: to be returned by the C function that Lua has called, which returns nothing then, or
+ * why the task was cancelled.  [-0, +0, e] */
+int fl_task_wait(lua_State *L);
 
 /* Runs everything that is ready, and what that makes ready, but no longer than one loop turn's fair
  * share. true: some are left. */

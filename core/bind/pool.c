@@ -18,7 +18,7 @@ typedef struct pool_op {
     fl_job *job;          /* NULL: not made */
     fl_deadline deadline; /* of the wait */
     bool timed_out;
-    bool taken;      /* the results, which are kept no longer */
+    bool taken;      /* a stream's result */
     double ticket;   /* the task that waits for a piece; 0: none */
     fl_piece *piece; /* the last one that was taken */
 } pool_op;
@@ -63,8 +63,7 @@ static int take_memory(const fl_job *job, lua_State *L)
     return take_failure(L, "memory", 500, text);
 }
 
-/* true, values… | false, error, traceback: once, for they may be large and the op lives on until it
- * is collected */
+/* true, values… | false, error, traceback: they may be large, and are kept no longer */
 static int take_parcel(pool_op *self, lua_State *L, bool returned)
 {
     int top = lua_gettop(L);
@@ -76,7 +75,7 @@ static int take_parcel(pool_op *self, lua_State *L, bool returned)
         fl_parcel_close(&job->result);
     } else {
         self->job = NULL;
-        fl_job_release(job);
+        fl_job_recycle(self->op.state, job);
     }
     return lua_gettop(L) - top;
 }
@@ -161,7 +160,8 @@ static void close_op(fl_op *op)
     self->job = NULL;
 }
 
-static const fl_op_kind job_kind = {"a job", take, cancel, close_op, false};
+static const fl_op_kind job_kind = {"a job", take, cancel, close_op, true};
+static const fl_op_kind stream_kind = {"a stream", take, cancel, close_op, false}; /* pieces */
 
 /* run */
 
@@ -309,8 +309,9 @@ static int pool_run(lua_State *L)
     fl_state *state = fl_state_of(L);
     uint64_t chain = chain_of(state);
     if (chain & bit(pool)) return refuse_cycle(L, pool, chain);
-    pool_op *self = (pool_op *)fl_op_prepare(L, sizeof(*self), &job_kind);
-    fl_job *job = self->job = fl_job_new(pool, kind, state->address);
+    pool_op *self = (pool_op *)fl_op_prepare(
+        L, sizeof(*self), kind == FL_JOB_STREAM ? &stream_kind : &job_kind);
+    fl_job *job = self->job = fl_job_reuse(state, pool, kind);
     if (!job) return luaL_error(L, "not enough memory for a job");
     job->app = state->number;
     job->chain = chain;
@@ -375,7 +376,7 @@ static int pool_emit(lua_State *L)
 static pool_op *check_stream(lua_State *L)
 {
     pool_op *self = luaL_checkudata(L, 1, "fasterlua.op");
-    bool is_stream = self->op.kind == &job_kind && self->job && self->job->pieces;
+    bool is_stream = self->op.kind == &stream_kind && self->job;
     luaL_argcheck(L, is_stream, 1, "a stream expected");
     return self;
 }

@@ -16,7 +16,7 @@ local AWAIT = task.AWAIT
 local CANNOT_SUSPEND = coroutines.CANNOT_SUSPEND
 local isyieldable, raw_yield = coroutines.raw.isyieldable, coroutines.raw.yield
 local new_ticket, wake = task.ticket, task.wake
-local op_take, op_wait = task.op_take, task.op_wait
+local op_await, op_take, op_wait = task.op_await, task.op_take, task.op_wait
 local getmetatable, setmetatable, type, error = getmetatable, setmetatable, type, error
 local rawequal, rawset, select, unpack, xpcall = rawequal, rawset, select, unpack, xpcall
 local debug_traceback, sub = debug.traceback, string.sub
@@ -426,11 +426,7 @@ local function suspend(self)
     if not ticket then
       leave_cancelled(self, reason)
     end
-    if self._op then
-      op_wait(self._op, ticket)
-    else
-      add_waiter(self, ticket)
-    end
+    add_waiter(self, ticket)
     self._waiting = self._waiting + 1
     reason = raw_yield(AWAIT)
     self._waiting = self._waiting - 1
@@ -439,7 +435,30 @@ local function suspend(self)
     elseif reason then
       leave_cancelled(self, reason)
     end
+  until self._state ~= PENDING
+end
+
+-- The same until its operation is done, and takes the result.
+local function suspend_on_op(self)
+  if not isyieldable() then
     refresh(self)
+    if self._state ~= PENDING then
+      return
+    end
+    future.refuse_await(3)
+  end
+  local op = self._op
+  repeat
+    self._waiting = self._waiting + 1
+    local reason = op_await(op)
+    self._waiting = self._waiting - 1
+    if reason == CANNOT_SUSPEND then
+      error(CANNOT_AWAIT, 3)
+    elseif reason then
+      leave_cancelled(self, reason)
+    elseif self._state == PENDING then
+      settle_taken(self, op_take(op))
+    end
   until self._state ~= PENDING
 end
 
@@ -457,8 +476,9 @@ function future.await(self, ...)
   end
   self._is_awaited = true
   if self._state == PENDING then
-    refresh(self)
-    if self._state == PENDING then
+    if self._op then
+      suspend_on_op(self)
+    else
       suspend(self)
     end
   end

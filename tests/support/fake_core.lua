@@ -9,7 +9,8 @@
 local fake = {}
 
 local AWAIT = newproxy()
-local raw_create, raw_resume, raw_status = coroutine.create, coroutine.resume, coroutine.status
+local raw_create, raw_resume = coroutine.create, coroutine.resume
+local raw_status, raw_yield = coroutine.status, coroutine.yield
 
 local tasks, ready, timers, handle_count, current
 
@@ -141,6 +142,18 @@ function scheduler.op_wait(op, ticket)
   else
     op.tickets[#op.tickets + 1] = ticket
   end
+end
+
+function scheduler.op_await(op)
+  if op.is_done then
+    return
+  end
+  local ticket, reason = scheduler.ticket()
+  if not ticket then
+    return reason
+  end
+  op.tickets[#op.tickets + 1] = ticket
+  return raw_yield(AWAIT)
 end
 
 function scheduler.op_take(op)

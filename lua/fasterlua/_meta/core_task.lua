@@ -70,6 +70,12 @@ function task.op_done(op) end
 ---@param ticket integer
 function task.op_wait(op, ticket) end
 
+--- Suspends the task until the operation completes, which is to be looked at again: not at all when
+--- it has. Only where the coroutine can yield.
+---@param op userdata
+---@return string|nil reason why the task was cancelled
+function task.op_await(op) end
+
 --- Nothing when it is not done yet.
 ---@param op userdata
 ---@return boolean|nil ok
