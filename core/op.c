@@ -183,12 +183,9 @@ static int op_collect(lua_State *L)
 
 void fl_op_functions(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"op_done", op_is_done},
-                                         {"op_wait", op_wait},
-                                         {"op_await", op_await},
-                                         {"op_take", op_take},
-                                         {"op_cancel", op_cancel},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"op_done", op_is_done},  {"op_wait", op_wait},
+                                         {"op_await", op_await},   {"op_take", op_take},
+                                         {"op_cancel", op_cancel}, {NULL, NULL}};
     fl_state_functions(L, functions);
     if (luaL_newmetatable(L, METATABLE)) {
         lua_pushcfunction(L, op_collect);

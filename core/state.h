@@ -86,7 +86,7 @@ struct fl_state {
     const void *db_metatable; /* of a database's handle; NULL: none was opened yet */
     fl_readiness *readiness;  /* descriptors that it waits for */
     fl_db *databases;         /* that it has opened */
-    fl_job *kept_jobs; /* to be used again: see job.h */
+    fl_job *kept_jobs;        /* to be used again: see job.h */
     unsigned kept_job_count;
     unsigned live_tasks;
 };

@@ -309,8 +309,8 @@ static int pool_run(lua_State *L)
     fl_state *state = fl_state_of(L);
     uint64_t chain = chain_of(state);
     if (chain & bit(pool)) return refuse_cycle(L, pool, chain);
-    pool_op *self = (pool_op *)fl_op_prepare(
-        L, sizeof(*self), kind == FL_JOB_STREAM ? &stream_kind : &job_kind);
+    pool_op *self = (pool_op *)fl_op_prepare(L, sizeof(*self),
+                                             kind == FL_JOB_STREAM ? &stream_kind : &job_kind);
     fl_job *job = self->job = fl_job_reuse(state, pool, kind);
     if (!job) return luaL_error(L, "not enough memory for a job");
     job->app = state->number;
