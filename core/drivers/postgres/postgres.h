@@ -3,9 +3,14 @@
  *   wire, types, columns, arguments, known     bytes of the protocol; pure
  *   prepared                                   what a connection has prepared
  *   line                                       what other threads may do to a connection
- *   connection                                 a socket: connects, reads, writes, is lost
- *   exchange                                   the conversation: items asked and answered in order
- *   streaming                                  of it: pieces of rows, COPY, notifications
+ *   connection                                 a socket: reads, writes, is lost
+ *   connecting                                 its beginning
+ *   item, run                                  what a connection does in order; a query's part of
+ * it cancelling                                 ends what runs writing statements as messages
+ *   answers, refusal                           what comes back: rows and the like, errors
+ *   streaming                                  pieces of rows, COPY, notifications
+ *   exchange                                   the conversation, of all that
+ *   settling                                   what becomes of it when the connection is lost
  *   pool                                       which connection does what, and when to connect
  *   driver                                     the contract of database.h
  *
