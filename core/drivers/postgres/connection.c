@@ -29,13 +29,6 @@ static void close_buffers(fl_pg_connection *self)
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) fl_buffer_close(all[i]);
 }
 
-static void maybe_free(fl_pg_connection *self)
-{
-    if (self->phase != FL_PG_CLOSED || self->held) return;
-    close_buffers(self);
-    free(self);
-}
-
 static void leave_list(fl_pg_connection *self)
 {
     *self->link = self->next;
@@ -321,15 +314,10 @@ void fl_pg_connection_close(fl_pg_connection *self)
     fl_pg_connection_release(self);
 }
 
-void fl_pg_connection_hold(fl_pg_connection *self)
+void fl_pg_connection_free(fl_pg_connection *self)
 {
-    self->held++;
-}
-
-void fl_pg_connection_release(fl_pg_connection *self)
-{
-    self->held--;
-    maybe_free(self);
+    close_buffers(self);
+    free(self);
 }
 
 void fl_pg_connection_flush(fl_pg_connection *self)

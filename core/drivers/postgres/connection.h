@@ -17,8 +17,17 @@ void fl_pg_connection_refused(fl_pg_connection *self); /* `why`; it is closed, t
 void fl_pg_connection_lost(fl_pg_connection *self, const char *why, bool not_run);
 void fl_pg_connection_close(fl_pg_connection *self); /* nobody is told */
 
-void fl_pg_connection_hold(fl_pg_connection *self);
-void fl_pg_connection_release(fl_pg_connection *self);
+static inline void fl_pg_connection_hold(fl_pg_connection *self)
+{
+    self->held++;
+}
+
+void fl_pg_connection_free(fl_pg_connection *self); /* for the last of them */
+
+static inline void fl_pg_connection_release(fl_pg_connection *self)
+{
+    if (--self->held == 0 && self->phase == FL_PG_CLOSED) fl_pg_connection_free(self);
+}
 
 void fl_pg_connection_flush(fl_pg_connection *self);      /* what is in `out` */
 void fl_pg_connection_flush_soon(fl_pg_connection *self); /* at the end of the turn */

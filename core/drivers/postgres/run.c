@@ -43,7 +43,7 @@ void fl_pg_run_drop_parsing(fl_pg_connection *self, fl_pg_query *q)
 void fl_pg_run_end(fl_pg_connection *self, fl_pg_query *q)
 {
     if (!q->known) return;
-    fl_pg_run_drop_parsing(self, q);
+    if (q->parsing) fl_pg_run_drop_parsing(self, q);
     unsigned count = q->known == &q->one ? 1 : q->query.call_count;
     for (unsigned i = 0; i < count; i++) fl_pg_known_release(q->known[i]);
     if (q->known != &q->one) free(q->known);
