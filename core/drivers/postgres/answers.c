@@ -131,8 +131,7 @@ static void stop_rows(fl_pg_connection *self, fl_pg_query *q)
     q->is_deaf = true;
     if (q->query.kind != FL_QUERY_RUN || q->query.calls[0].statement->kind != FL_SQL_READ) return;
     if (!q->query.error.message) return;
-    q->is_cancelling = true;
-    fl_pg_cancelling_begin(self);
+    fl_pg_cancelling_want(self, &q->item);
 }
 
 static void take_row(fl_pg_connection *self, fl_pg_query *q, fl_slice body)

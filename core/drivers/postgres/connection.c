@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "answers.h"
+#include "cancelling.h"
 #include "connecting.h"
 #include "exchange.h"
 #include "item.h"
@@ -52,6 +53,7 @@ static void shut(fl_pg_connection *self)
     fl_turn_end_stop(&self->turn_end);
     fl_deadline_stop(&self->deadline);
     if (self->resolve) fl_resolve_cancel(self->resolve);
+    fl_pg_cancelling_close(self);
     fl_pg_line_close(self->line);
     PQfinish(self->conn);
     leave_list(self);

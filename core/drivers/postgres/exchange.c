@@ -53,11 +53,8 @@ static void leave_session(fl_pg_connection *self, fl_query *query)
 
 static void after_item(fl_pg_connection *self)
 {
-    fl_pg_item *item = self->first;
     fl_pg_item_begin_first(self);
-    if (item && item->is_written && item->query && item->query->is_cancelling)
-        fl_pg_cancelling_begin(self);
-    if (self->phase != FL_PG_READY) return;
+    fl_pg_cancelling_turn(self);
     fl_pg_exchange_pump(self);
     if (!self->first) self->idle_since = now_of(self);
     if (self->is_shared || fl_pg_exchange_is_idle(self)) fl_pg_pool_idle(self);
@@ -73,9 +70,6 @@ static void note_schema(fl_pg *pg, const fl_query *query)
 static void end_query(fl_pg_connection *self, fl_query *query)
 {
     note_schema(self->pg, query);
-    fl_pg_query *q = fl_pg_query_of(query);
-    if (q->is_cancelling || !self->is_cancelling) fl_deadline_stop(&self->deadline);
-    if (!self->is_cancelling && !q->is_cancelling) self->may_be_hit = false;
     if (query->kind == FL_QUERY_ACQUIRE && query->error.message) leave_session(self, query);
     take_time(self, query);
     fl_query_done(query);
@@ -95,7 +89,6 @@ static void end_reset(fl_pg_connection *self)
 
 static void end_end(fl_pg_connection *self)
 {
-    fl_deadline_stop(&self->deadline);
     fl_pg_item_remove(self, &self->end_item);
     after_item(self);
 }
@@ -158,7 +151,7 @@ static void write_item(fl_pg_connection *self, fl_pg_item *item)
 
 static bool can_write(const fl_pg_connection *self, const fl_pg_item *item)
 {
-    if (self->phase != FL_PG_READY || self->is_cancelling || self->writer) return false;
+    if (self->phase != FL_PG_READY || fl_pg_cancelling_is_on(self) || self->writer) return false;
     return item->kind == FL_PG_ITEM_QUERY || item == self->first;
 }
 
@@ -179,8 +172,8 @@ static void cancel_items(fl_pg_connection *self)
         if (item->query) drop_unwritten(self, &item->query->query);
         item = next;
     }
-    for (item = self->first; item; item = item->next)
-        if (item->query) item->query->is_cancelling = true;
+    for (item = self->first; item && self->phase == FL_PG_READY; item = item->next)
+        if (item->query) fl_pg_cancelling_want(self, item);
 }
 
 void fl_pg_exchange_add(fl_pg_connection *self, fl_query *query)
@@ -205,9 +198,7 @@ void fl_pg_exchange_cancel(fl_pg_connection *self, fl_query *query)
     } else if (!q->item.is_written) {
         drop_unwritten(self, query);
     } else {
-        q->is_cancelling = true;
-        fl_pg_connection_flush(self);
-        if (self->phase == FL_PG_READY && self->first == &q->item) fl_pg_cancelling_begin(self);
+        fl_pg_cancelling_want(self, &q->item);
     }
 }
 
@@ -215,21 +206,19 @@ void fl_pg_exchange_reset(fl_pg_connection *self)
 {
     fl_pg_connection_hold(self);
     cancel_items(self);
-    fl_pg_streaming_reset(self);
-    self->reset_item = (fl_pg_item){.kind = FL_PG_ITEM_RESET};
-    fl_pg_item_insert(self, &self->reset_item, NULL);
-    if (self->first->is_written && self->first->query) {
-        fl_pg_connection_flush(self);
-        if (self->phase == FL_PG_READY) fl_pg_cancelling_begin(self);
+    if (self->phase == FL_PG_READY) {
+        fl_pg_streaming_reset(self);
+        self->reset_item = (fl_pg_item){.kind = FL_PG_ITEM_RESET};
+        fl_pg_item_insert(self, &self->reset_item, NULL);
+        fl_pg_exchange_pump(self);
     }
-    if (self->phase == FL_PG_READY) fl_pg_exchange_pump(self);
     fl_pg_connection_release(self);
 }
 
 bool fl_pg_exchange_is_idle(const fl_pg_connection *self)
 {
-    return self->phase == FL_PG_READY && !self->first && !self->session && !self->is_cancelling &&
-           self->copy == FL_PG_NO_COPY;
+    return self->phase == FL_PG_READY && !self->first && !self->session &&
+           !fl_pg_cancelling_is_on(self) && self->copy == FL_PG_NO_COPY;
 }
 
 void fl_pg_exchange_pump(fl_pg_connection *self)
@@ -256,10 +245,11 @@ void fl_pg_exchange_finish(fl_pg_connection *self, fl_pg_query *q)
     fl_pg_item_remove(self, &q->item);
     fl_pg_run_end(self, q);
     fl_pg_connection_hold(self);
-    if (q->is_again) {
+    if (q->is_again && !q->item.is_unwanted) {
         fl_pg_run_reset_rows(query);
         fl_pg_item_insert(self, &q->item, self->unsent);
     } else {
+        if (q->is_again) fl_pg_query_unwanted(query);
         end_query(self, query);
     }
     if (self->phase == FL_PG_READY) after_item(self);

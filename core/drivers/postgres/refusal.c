@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cancelling.h"
 #include "connection.h"
 #include "run.h"
 #include "streaming.h"
 #include "writing.h"
+
+#define HITS_MOST 20 /* runs of a query that was cancelled in place of others */
 
 static bool is_code(const fl_pg_error *error, const char *code)
 {
@@ -47,28 +50,27 @@ static bool is_stale(const fl_pg_connection *self, const fl_pg_query *q, const f
 
 static bool was_hit(const fl_pg_connection *self, const fl_pg_query *q, const fl_pg_error *error)
 {
-    return is_code(error, "57014") && self->may_be_hit && !q->is_cancelling;
+    return is_code(error, "57014") && fl_pg_cancelling_may_hit(self, &q->item);
 }
 
-static bool may_run_again(const fl_pg_connection *self, const fl_pg_query *q)
+static bool may_run_again(const fl_pg_connection *self, const fl_pg_query *q, unsigned runs_most)
 {
     bool in_transaction = self->session && self->status != 'I';
-    return !in_transaction && q->item.kind == FL_PG_ITEM_QUERY && q->runs < FL_PG_RUNS_MOST &&
+    return !in_transaction && q->item.kind == FL_PG_ITEM_QUERY && q->runs < runs_most &&
            !q->query.cancelled && !q->query.error.message;
 }
 
 static void query_failed(fl_pg_connection *self, fl_pg_query *q, const fl_pg_error *error)
 {
-    bool stale = is_stale(self, q, error), again = may_run_again(self, q);
+    bool stale = is_stale(self, q, error), hit = was_hit(self, q, error);
+    bool again = may_run_again(self, q, hit ? HITS_MOST : FL_PG_RUNS_MOST);
     bool is_simple = fl_pg_streaming_is_simple(self, q);
     if (q->item.kind == FL_PG_ITEM_STREAM) self->stream = FL_PG_NO_STREAM;
     if (q->item.kind != FL_PG_ITEM_COPY && stale && q->answering < q->query.call_count)
         fl_pg_prepared_forget(&self->prepared, q->query.calls[q->answering].statement);
     fl_pg_run_drop_parsing(self, q);
-    q->is_again = again && (stale || was_hit(self, q, error));
+    q->is_again = again && (stale || hit);
     if (stale) q->is_fresh = true;
-    if (q->is_cancelling && is_code(error, "57014") && !self->is_cancelling)
-        self->may_be_hit = false;
     if (!q->is_again) fl_pg_query_refused(&q->query, error);
     if (self->writer != &q->item) return;
     if (!is_simple) {
@@ -121,8 +123,13 @@ void fl_pg_query_refused(fl_query *query, const fl_pg_error *error)
     fl_query_explain(&query->error.column, error->column);
 }
 
-void fl_pg_query_cancelled(fl_query *query)
+void fl_pg_query_unwanted(fl_query *query)
 {
     fl_query_fail(query, "cancelled", 0, "%s", query->cancelled ? query->cancelled : "cancelled");
+}
+
+void fl_pg_query_cancelled(fl_query *query)
+{
+    fl_pg_query_unwanted(query);
     fl_query_done(query);
 }

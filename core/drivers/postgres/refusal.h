@@ -11,6 +11,7 @@
 void fl_pg_refusal_take(fl_pg_connection *self, fl_pg_item *item, fl_slice body);
 
 void fl_pg_query_refused(fl_query *query, const fl_pg_error *error);
-void fl_pg_query_cancelled(fl_query *query); /* it is done */
+void fl_pg_query_unwanted(fl_query *query);  /* it has not run, or not to its end */
+void fl_pg_query_cancelled(fl_query *query); /* the same, and it is done */
 
 #endif

@@ -17,7 +17,6 @@ static void settle(fl_pg_connection *self, fl_query *query, const char *why, boo
     fl_pg_query *q = fl_pg_query_of(query);
     fl_pg *pg = self->pg;
     q->connection = NULL;
-    q->is_cancelling = false;
     if (query->kind == FL_QUERY_ACQUIRE) ((fl_pg_session *)query->session)->connection = NULL;
     if (!pg->is_closing && may_be_asked_again(query, is_sent, not_run)) {
         fl_pg_run_reset_rows(query);

@@ -116,7 +116,7 @@ void fl_pg_streaming_write_end(fl_pg_connection *self)
         return;
     }
     self->writer = &self->end_item;
-    fl_pg_cancelling_begin(self);
+    fl_pg_cancelling_want(self, &self->end_item);
     if (self->phase == FL_PG_READY) fl_pg_connection_resume(self);
 }
 
@@ -214,6 +214,13 @@ static void refuse_copy(fl_query *query)
     fl_query_done(query);
 }
 
+static void abort_copy(fl_pg_connection *self)
+{
+    fl_pg_write_copy_fail(&self->out, FL_SLICE("the data has not been sent to its end"));
+    self->copy = FL_PG_COPY_ENDING;
+    fl_pg_connection_flush_soon(self);
+}
+
 static void begin_copy(fl_pg_connection *self, fl_pg_query *q)
 {
     fl_pg_item_replace(self, &q->item, &self->copy_item);
@@ -221,6 +228,7 @@ static void begin_copy(fl_pg_connection *self, fl_pg_query *q)
     self->copy = FL_PG_COPY_OPEN;
     fl_buffer_reset(&self->copy_error, 0);
     q->known = NULL;
+    if (self->copy_item.is_unwanted) abort_copy(self);
     fl_query_done(&q->query);
 }
 
@@ -442,8 +450,7 @@ bool fl_pg_streaming_takes(fl_pg_connection *self, fl_query *query)
 void fl_pg_streaming_cancel(fl_pg_connection *self, fl_query *query)
 {
     if (self->copy_end == query) {
-        fl_pg_connection_flush(self);
-        if (self->phase == FL_PG_READY) fl_pg_cancelling_begin(self);
+        fl_pg_cancelling_want(self, &self->copy_item);
         return;
     }
     if (self->waiter == query)
@@ -469,8 +476,7 @@ void fl_pg_streaming_reset(fl_pg_connection *self)
 {
     cancel_waiting(self);
     if (self->copy == FL_PG_COPY_OPEN) {
-        fl_pg_write_copy_fail(&self->out, FL_SLICE("the data has not been sent to its end"));
-        self->copy = FL_PG_COPY_ENDING;
+        abort_copy(self);
     } else if (self->copy == FL_PG_COPY_FAILED) {
         self->copy = FL_PG_NO_COPY;
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "refusal.h"
 #include "run.h"
 #include "streaming.h"
 
@@ -133,6 +134,10 @@ static void note_change(fl_pg_connection *self, const fl_query *query)
 static written write_first_bind(fl_pg_connection *self, fl_pg_query *q, const char *name,
                                 fl_pg_known *known)
 {
+    if (q->item.is_unwanted) {
+        fl_pg_query_unwanted(&q->query);
+        return FAILED;
+    }
     bool is_fresh = q->is_fresh;
     q->is_fresh = true;
     written how = write_bind(self, q, name, known);
