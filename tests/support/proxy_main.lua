@@ -14,7 +14,11 @@ local CONNECT_SECONDS = 5
 
 local target, control_path, listen_at = arg[1], arg[2], arg[3]
 
-local faults = {} -- cut_after, corrupt: bytes of answers left; delay: seconds; stalled, refusing
+local CANCEL = "\0\0\0\16\4\210\22\46" -- what a request of PostgreSQL's to cancel begins with
+
+-- cut_after, corrupt: bytes of answers left; delay: seconds; lose_cancels: how many, and whether
+-- they hang; stalled
+local faults = {}
 local links = {} -- each a client and the server, joined
 local listener
 
@@ -121,9 +125,28 @@ local function push_end(pipe)
   pipe[pipe.last].is_end = true
 end
 
-local function read(pipe)
+-- The rest of a request that hangs is never read.
+local function lose(link, pipe)
+  local left, hang = faults.lose_cancels.left - 1, faults.lose_cancels.hang
+  faults.lose_cancels = left > 0 and { left = left, hang = hang } or nil
+  if hang then
+    pipe.is_read = true
+  else
+    close_link(link)
+  end
+end
+
+local function is_cancel(pipe, bytes)
+  return not pipe.is_answer and pipe.last == 0 and bytes:sub(1, #CANCEL) == CANCEL
+end
+
+local function read(link, pipe)
   local bytes, reason, part = pipe.source:receive(PIECE)
   bytes = bytes or part
+  if faults.lose_cancels and is_cancel(pipe, bytes) then
+    lose(link, pipe)
+    return
+  end
   if #bytes > 0 then
     push(pipe, bytes)
   end
@@ -206,6 +229,11 @@ function commands.delay(seconds)
   faults.delay = count_argument(seconds)
 end
 
+function commands.lose_cancels(argument)
+  local count, how = argument:match("^(%d+) ?(%a*)$")
+  faults.lose_cancels = { left = count_argument(count), hang = how == "hang" }
+end
+
 function commands.stall()
   faults.stalled = true
 end
@@ -256,7 +284,7 @@ local function interests(control, now)
       local piece = head(pipe)
       if not pipe.is_read and pipe.queued < MOST_QUEUED then
         readers[#readers + 1] = pipe.source
-        owners[pipe.source] = pipe
+        owners[pipe.source] = { link, pipe }
       end
       if is_due(pipe, now) then
         writers[#writers + 1] = pipe.sink
@@ -280,7 +308,7 @@ local function turn(control)
         open_link(client)
       end
     elseif owners[ready] and not faults.stalled then
-      read(owners[ready])
+      read(unpack(owners[ready]))
     end
   end
   for _, link in ipairs(faults.stalled and {} or links) do

@@ -74,3 +74,10 @@ void fl_pg_known_release(void *data)
     fl_buffer_close(&known->formats);
     free(known);
 }
+
+void fl_pg_known_keep(fl_pg_known **place, fl_pg_known *known)
+{
+    fl_pg_known *old = *place;
+    *place = known ? fl_pg_known_hold(known) : NULL;
+    fl_pg_known_release(old);
+}

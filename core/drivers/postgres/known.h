@@ -25,5 +25,7 @@ typedef struct fl_pg_known {
 int fl_pg_known_new(fl_pg_known **out, fl_slice parameters, fl_slice columns);
 fl_pg_known *fl_pg_known_hold(fl_pg_known *known);
 void fl_pg_known_release(void *known); /* NULL: nothing */
+/* Instead of what is there; either may be NULL. */
+void fl_pg_known_keep(fl_pg_known **place, fl_pg_known *known);
 
 #endif

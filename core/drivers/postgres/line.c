@@ -8,14 +8,14 @@
 #include "state.h"
 
 #define CANCEL_STACK ((size_t)512 << 10)
-#define CANCEL_TRIES 5
-#define CANCEL_PAUSE 20 /* ms before the second try; each later one is twice as long */
+#define GIVEN_UP_ASKS 4
+#define GIVEN_UP_PAUSE 50 /* ms after the first; after each later one four times as many */
 
 typedef struct cancelling {
     fl_letter letter;
     fl_pg_line *line;
     fl_address *reply; /* NULL: nobody is told */
-    void (*ended)(fl_pg_connection *connection);
+    void (*ended)(fl_db *db, fl_pg_connection *connection);
 } cancelling;
 
 static void release(fl_pg_line *line)
@@ -45,27 +45,37 @@ static void deliver_letter(fl_letter *letter, fl_state *state)
 {
     (void)state;
     cancelling *self = (cancelling *)letter;
-    if (self->line->connection) self->ended(self->line->connection);
+    self->ended(self->line->db, self->line->connection);
     free_cancelling(self);
-}
-
-/* A server that is crowded may refuse the connection over which it is asked. */
-static void ask_to_cancel(const fl_pg_line *line)
-{
-    char why[256];
-    unsigned pause = CANCEL_PAUSE;
-    for (int i = 1; !PQcancel(line->cancel, why, sizeof(why)) && i < CANCEL_TRIES; i++) {
-        uv_sleep(pause);
-        pause *= 2;
-    }
 }
 
 /* It returns when the server has closed the connection over which it was asked: then it has told
  * the one that is to be cancelled. */
+static void ask_once(const fl_pg_line *line)
+{
+    char why[256];
+    (void)PQcancel(line->cancel, why, sizeof(why));
+}
+
+/* Nobody learns whether it was heard, and the server does not heed it before it comes to the
+ * statement; as nothing follows that could be hit, it is asked more than once. */
+static void ask_repeatedly(const fl_pg_line *line)
+{
+    unsigned pause = GIVEN_UP_PAUSE;
+    ask_once(line);
+    for (int i = 1; i < GIVEN_UP_ASKS; i++, pause *= 4) {
+        uv_sleep(pause);
+        ask_once(line);
+    }
+}
+
 static void *run_cancelling(void *data)
 {
     cancelling *self = data;
-    ask_to_cancel(self->line);
+    if (self->reply)
+        ask_once(self->line);
+    else
+        ask_repeatedly(self->line);
     self->letter = (fl_letter){.deliver = deliver_letter, .drop = drop_letter};
     if (!self->reply || fl_address_post(self->reply, &self->letter) < 0) free_cancelling(self);
     return NULL;
@@ -84,7 +94,7 @@ static int start_thread(cancelling *self)
 }
 
 static int start_cancelling(fl_pg_line *line, fl_address *reply,
-                            void (*ended)(fl_pg_connection *connection))
+                            void (*ended)(fl_db *db, fl_pg_connection *connection))
 {
     cancelling *self = calloc(1, sizeof(*self));
     if (!self) return UV_ENOMEM;
@@ -94,11 +104,6 @@ static int start_cancelling(fl_pg_line *line, fl_address *reply,
     int status = start_thread(self);
     if (status < 0) free_cancelling(self);
     return status;
-}
-
-int fl_pg_line_cancel(fl_pg_line *line, void (*ended)(fl_pg_connection *connection))
-{
-    return start_cancelling(line, line->address, ended);
 }
 
 /* the loan */
@@ -162,6 +167,16 @@ int fl_pg_line_open(fl_pg_line *line, PGconn *conn)
     line->fd = PQsocket(conn);
     (void)pthread_mutex_unlock(&line->lock);
     return 0;
+}
+
+int fl_pg_line_cancel(fl_pg_line *line, void (*ended)(fl_db *db, fl_pg_connection *connection))
+{
+    return start_cancelling(line, line->address, ended);
+}
+
+void fl_pg_line_give_up(fl_pg_line *line)
+{
+    (void)start_cancelling(line, NULL, NULL);
 }
 
 void fl_pg_line_close(fl_pg_line *line)

@@ -34,11 +34,13 @@ typedef struct fl_pg_line {
  * UV_ECANCELED: the state is going. */
 int fl_pg_line_new(fl_pg_line **out, fl_db *db, fl_pg_connection *connection);
 int fl_pg_line_open(fl_pg_line *line, PGconn *conn); /* it is connected. 0 or UV_ENOMEM */
+/* Asks the server once to cancel what runs, on a thread of its own; then `ended` is called on the
+ * state's, whether it was heard or not; connection NULL: it is closed by then. 0 or a negative uv
+ * code. */
+int fl_pg_line_cancel(fl_pg_line *line, void (*ended)(fl_db *db, fl_pg_connection *connection));
+/* The connection is about to be closed: what runs is cancelled nevertheless. */
+void fl_pg_line_give_up(fl_pg_line *line);
 /* Before its descriptor is closed: gives everything back. */
 void fl_pg_line_close(fl_pg_line *line);
-
-/* Has the server cancel what runs, on a thread of its own; then `ended` is called on the state's,
- * unless the connection is closed by then. 0 or a negative uv code. */
-int fl_pg_line_cancel(fl_pg_line *line, void (*ended)(fl_pg_connection *connection));
 
 #endif

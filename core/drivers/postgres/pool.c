@@ -4,6 +4,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "cancelling.h"
 #include "connection.h"
 #include "exchange.h"
 #include "log.h"
@@ -71,7 +72,7 @@ static bool is_fast(const fl_query *query)
 static bool is_usable(const fl_pg_connection *connection, uint64_t now)
 {
     if (!connection->is_shared || connection->phase != FL_PG_READY) return false;
-    if (connection->is_cancelling) return false;
+    if (fl_pg_cancelling_is_on(connection)) return false;
     return !connection->first || now < connection->head_since + STALLED;
 }
 

@@ -3,9 +3,14 @@
  *   wire, types, columns, arguments, known     bytes of the protocol; pure
  *   prepared                                   what a connection has prepared
  *   line                                       what other threads may do to a connection
- *   connection                                 a socket: connects, reads, writes, is lost
- *   exchange                                   the conversation: items asked and answered in order
- *   streaming                                  of it: pieces of rows, COPY, notifications
+ *   connection                                 a socket: reads, writes, is lost
+ *   connecting                                 its beginning
+ *   item, run                                  what a connection does in order; a query's part of
+ * it cancelling                                 ends what runs writing statements as messages
+ *   answers, refusal                           what comes back: rows and the like, errors
+ *   streaming                                  pieces of rows, COPY, notifications
+ *   exchange                                   the conversation, of all that
+ *   settling                                   what becomes of it when the connection is lost
  *   pool                                       which connection does what, and when to connect
  *   driver                                     the contract of database.h
  *
@@ -54,6 +59,7 @@ typedef struct fl_pg_item { /* what a connection does, in order */
     fl_pg_item_kind kind;
     fl_pg_query *query; /* NULL: our own */
     bool is_written;
+    bool is_unwanted;  /* it is to be cancelled when it is the first: cancelling.h */
     uint64_t began_at; /* bytes that the connection had to send before it */
 } fl_pg_item;
 
@@ -72,7 +78,6 @@ struct fl_pg_query {
     bool is_bound;             /* the call being answered has begun to run */
     bool is_again;             /* it failed by no fault of its own and is to run once more */
     bool is_deaf;              /* more rows are of no use */
-    bool is_cancelling;        /* it is to be cancelled when it is the first */
 };
 
 struct fl_pg_session {
@@ -101,6 +106,14 @@ typedef struct fl_pg_queries { /* linked by their `next` and `link` */
     fl_query *first, **last;
 } fl_pg_queries;
 
+typedef struct fl_pg_cancelling {
+    unsigned asking;      /* threads that are at it */
+    uint64_t since;       /* ns: the first item is to end */
+    uint64_t pause;       /* ms, before the server is asked again */
+    uint64_t reach;       /* bytes: what begins before them may be hit */
+    fl_deadline deadline; /* started: nothing more is written */
+} fl_pg_cancelling;
+
 struct fl_pg_connection {
     fl_pg_connection *next, **link; /* link NULL: not in the database's list */
     fl_pg *pg;
@@ -112,7 +125,7 @@ struct fl_pg_connection {
     SSL *tls;
     fl_readiness readiness;
     fl_turn_end turn_end;
-    fl_deadline deadline; /* of connecting; of the answer to a cancel */
+    fl_deadline deadline; /* of connecting */
     /* while it connects */
     fl_resolve *resolve;
     size_t next_host;                  /* offset in the database's list */
@@ -135,10 +148,9 @@ struct fl_pg_connection {
     fl_buffer parameters;       /* a ParameterDescription, until the RowDescription comes */
     fl_pg_prepared prepared;
     fl_pg_session *session;
-    char status;        /* 'I'dle, in a 'T'ransaction, in one that 'E'rred */
-    bool is_cancelling; /* a thread is at it: nothing more is written */
-    bool may_be_hit;    /* a cancel may come late and hit what is next */
-    bool is_changed;    /* the session may have changed settings */
+    char status; /* 'I'dle, in a 'T'ransaction, in one that 'E'rred */
+    fl_pg_cancelling cancelling;
+    bool is_changed; /* the session may have changed settings */
     fl_pg_stream stream;
     fl_pg_known *stream_known; /* its columns */
     fl_pg_copy copy;
@@ -160,6 +172,7 @@ struct fl_pg {
     unsigned waiting;
     unsigned shared_most;
     bool is_pgbouncer;
+    unsigned asking;  /* threads that ask the server to cancel */
     uint64_t schemas; /* how often this state has changed the schema */
     bool is_serving, is_closing;
     PQconninfoOption *options;    /* of the URL */

@@ -79,6 +79,12 @@ void fl_pg_prepared_drop(fl_pg_prepared *self, fl_pg_entry *entry, bool tell)
     maybe_free(entry);
 }
 
+void fl_pg_prepared_forget(fl_pg_prepared *self, const fl_statement *statement)
+{
+    fl_pg_entry *entry = fl_pg_prepared_find(self, statement);
+    if (entry) fl_pg_prepared_drop(self, entry, true);
+}
+
 void fl_pg_prepared_parsed(fl_pg_entry *entry)
 {
     entry->is_parsing = false;

@@ -41,6 +41,8 @@ fl_pg_entry *fl_pg_prepared_find(fl_pg_prepared *self, const fl_statement *state
 fl_pg_entry *fl_pg_prepared_add(fl_pg_prepared *self, fl_statement *statement, bool is_named);
 /* Takes it out; `tell`: the server has it and is to forget it. */
 void fl_pg_prepared_drop(fl_pg_prepared *self, fl_pg_entry *entry, bool tell);
+/* It is to be prepared anew, should it be there. */
+void fl_pg_prepared_forget(fl_pg_prepared *self, const fl_statement *statement);
 void fl_pg_prepared_parsed(fl_pg_entry *entry); /* no query parses it any more */
 void fl_pg_prepared_clear(fl_pg_prepared *self);
 

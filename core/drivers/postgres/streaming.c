@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cancelling.h"
 #include "connection.h"
+#include "exchange.h"
 #include "item.h"
 #include "log.h"
 #include "pool.h"
+#include "refusal.h"
 #include "values.h"
 
 #define COPY_UNWRITTEN ((size_t)256 << 10) /* bytes; with more of them COPY waits */
@@ -31,13 +34,6 @@ static bool is_copy(const fl_query *query)
 {
     const fl_statement *statement = query->call_count ? query->calls[0].statement : NULL;
     return statement && statement->kind == FL_SQL_COPY;
-}
-
-static void keep_known(fl_pg_connection *self, fl_pg_known *known)
-{
-    fl_pg_known *old = self->stream_known;
-    self->stream_known = known ? fl_pg_known_hold(known) : NULL;
-    fl_pg_known_release(old);
 }
 
 bool fl_pg_streaming_begin_portal(fl_pg_connection *self, const fl_pg_query *q)
@@ -67,7 +63,7 @@ static void write_no_more(fl_pg_connection *self, fl_pg_query *q)
         return;
     }
     self->stream = FL_PG_NO_STREAM;
-    keep_known(self, NULL);
+    fl_pg_known_keep(&self->stream_known, NULL);
     fl_pg_write_close(&self->out, 'P', FL_PG_STREAM_PORTAL);
     fl_pg_write_bare(&self->out, 'S');
 }
@@ -114,13 +110,13 @@ void fl_pg_streaming_write_end(fl_pg_connection *self)
 {
     bool copies = self->stream == FL_PG_COPY_OUT;
     self->stream = FL_PG_NO_STREAM;
-    keep_known(self, NULL);
+    fl_pg_known_keep(&self->stream_known, NULL);
     if (!copies) {
         fl_pg_write_bare(&self->out, 'S');
         return;
     }
     self->writer = &self->end_item;
-    fl_pg_exchange_cancel_first(self);
+    fl_pg_cancelling_want(self, &self->end_item);
     if (self->phase == FL_PG_READY) fl_pg_connection_resume(self);
 }
 
@@ -145,7 +141,7 @@ bool fl_pg_streaming_write_reset(fl_pg_connection *self)
 
 static void suspended(fl_pg_connection *self, fl_pg_query *q)
 {
-    if (q->query.kind == FL_QUERY_STREAM) keep_known(self, q->known[0]);
+    if (q->query.kind == FL_QUERY_STREAM) fl_pg_known_keep(&self->stream_known, q->known[0]);
     if (self->writer != &q->item) {
         self->stream = FL_PG_PORTAL;
         return;
@@ -158,7 +154,7 @@ static void stream_ended(fl_pg_connection *self, fl_pg_query *q, fl_slice tag)
 {
     bool copies = self->stream == FL_PG_COPY_OUT;
     self->stream = FL_PG_NO_STREAM;
-    keep_known(self, NULL);
+    fl_pg_known_keep(&self->stream_known, NULL);
     q->query.calls[0].affected = fl_pg_affected(tag);
     if (copies || self->writer != &q->item) return;
     self->writer = NULL;
@@ -218,6 +214,13 @@ static void refuse_copy(fl_query *query)
     fl_query_done(query);
 }
 
+static void abort_copy(fl_pg_connection *self)
+{
+    fl_pg_write_copy_fail(&self->out, FL_SLICE("the data has not been sent to its end"));
+    self->copy = FL_PG_COPY_ENDING;
+    fl_pg_connection_flush_soon(self);
+}
+
 static void begin_copy(fl_pg_connection *self, fl_pg_query *q)
 {
     fl_pg_item_replace(self, &q->item, &self->copy_item);
@@ -225,6 +228,7 @@ static void begin_copy(fl_pg_connection *self, fl_pg_query *q)
     self->copy = FL_PG_COPY_OPEN;
     fl_buffer_reset(&self->copy_error, 0);
     q->known = NULL;
+    if (self->copy_item.is_unwanted) abort_copy(self);
     fl_query_done(&q->query);
 }
 
@@ -446,8 +450,7 @@ bool fl_pg_streaming_takes(fl_pg_connection *self, fl_query *query)
 void fl_pg_streaming_cancel(fl_pg_connection *self, fl_query *query)
 {
     if (self->copy_end == query) {
-        fl_pg_connection_flush(self);
-        if (self->phase == FL_PG_READY) fl_pg_exchange_cancel_first(self);
+        fl_pg_cancelling_want(self, &self->copy_item);
         return;
     }
     if (self->waiter == query)
@@ -473,8 +476,7 @@ void fl_pg_streaming_reset(fl_pg_connection *self)
 {
     cancel_waiting(self);
     if (self->copy == FL_PG_COPY_OPEN) {
-        fl_pg_write_copy_fail(&self->out, FL_SLICE("the data has not been sent to its end"));
-        self->copy = FL_PG_COPY_ENDING;
+        abort_copy(self);
     } else if (self->copy == FL_PG_COPY_FAILED) {
         self->copy = FL_PG_NO_COPY;
     }
@@ -485,7 +487,7 @@ void fl_pg_streaming_forget(fl_pg_connection *self)
     while (self->notices) drop_notice(self);
     self->notices_lost = 0;
     self->stream = FL_PG_NO_STREAM;
-    keep_known(self, NULL);
+    fl_pg_known_keep(&self->stream_known, NULL);
     fl_buffer_reset(&self->copy_error, 0);
 }
 

@@ -52,6 +52,14 @@ function proxy:delay(seconds)
   ask(self, "delay", seconds)
 end
 
+---The next so many requests of PostgreSQL's to cancel do not reach it.
+---@param count integer
+---@param options { hang: boolean? }? hang: their connections stay open; else they are closed, as
+---  when they had been heard
+function proxy:lose_cancels(count, options)
+  ask(self, "lose_cancels", count, options and options.hang and "hang" or nil)
+end
+
 ---Passes nothing more, either way; connections stay and new ones are taken.
 function proxy:stall()
   ask(self, "stall")
