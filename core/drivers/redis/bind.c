@@ -1,22 +1,19 @@
 #include "bind.h"
 
 #include <lauxlib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "arguments.h"
-#include "json.h"
+#include "bind_result.h"
+#include "bind_target.h"
 #include "link.h"
 #include "op.h"
 #include "reply.h"
+#include "slot.h"
 #include "state.h"
 #include "thread.h"
-#include "transport.h"
 
-#define TARGET "fasterlua.redis.target"
 #define LINK "fasterlua.redis.link"
-
-typedef enum { ONE, PIPELINE, PIPELINE_WITH_ERRORS, TRANSACTION } answer_kind;
 
 typedef struct link_handle {
     fl_redis_link *link; /* NULL: where apps are only loaded, or closed by the collector */
@@ -25,7 +22,7 @@ typedef struct link_handle {
 typedef struct command_op {
     fl_op op;
     fl_redis_command *command; /* NULL: the link has it, for nobody */
-    answer_kind answer;
+    fl_redis_answer answer;
 } command_op;
 
 typedef struct messages_op {
@@ -33,89 +30,6 @@ typedef struct messages_op {
     fl_redis_link *link;
     fl_redis_messages messages;
 } messages_op;
-
-/* targets */
-
-static char *copy_field(lua_State *L, const char *name, const char *otherwise)
-{
-    lua_getfield(L, 1, name);
-    const char *text = lua_tostring(L, -1);
-    if (!text) text = otherwise;
-    char *copy = text ? strdup(text) : NULL;
-    if (text && !copy) luaL_error(L, "not enough memory");
-    lua_pop(L, 1);
-    return copy;
-}
-
-static double number_field(lua_State *L, const char *name)
-{
-    lua_getfield(L, 1, name);
-    double number = luaL_checknumber(L, -1);
-    lua_pop(L, 1);
-    return number;
-}
-
-static void close_target(fl_redis_target *target)
-{
-    free(target->host);
-    free(target->path);
-    free(target->label);
-    free(target->user);
-    free(target->password);
-    free(target->name);
-    free(target->tls_name);
-    if (target->tls) SSL_CTX_free(target->tls);
-    *target = (fl_redis_target){0};
-}
-
-/* [-1, +0, -] */
-static int collect_target(lua_State *L)
-{
-    close_target(luaL_checkudata(L, 1, TARGET));
-    return 0;
-}
-
-static void open_tls(lua_State *L, fl_redis_target *target)
-{
-    char problem[256];
-    lua_getfield(L, 1, "tls");
-    bool wanted = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    if (!wanted) return;
-    lua_getfield(L, 1, "ca");
-    const char *ca = lua_tostring(L, -1);
-    target->tls = fl_transport_context(ca, problem, sizeof(problem));
-    if (!target->tls) {
-        const char *what = ca ? ca : "the system's certificates";
-        luaL_error(L, "redis: cannot use %s for TLS: %s", what, problem);
-    }
-    lua_pop(L, 1);
-}
-
-/* target(fields) -> target   [-0, +1, e] */
-static int redis_target(lua_State *L)
-{
-    luaL_checktype(L, 1, LUA_TTABLE);
-    fl_redis_target *target = lua_newuserdata(L, sizeof(*target));
-    *target = (fl_redis_target){0};
-    luaL_getmetatable(L, TARGET);
-    lua_setmetatable(L, -2);
-    target->port = (uint16_t)number_field(L, "port");
-    target->database = (unsigned)number_field(L, "database");
-    target->connect_timeout = (uint64_t)number_field(L, "connect_timeout");
-    target->commands_most = (size_t)number_field(L, "max_commands");
-    target->bytes_most = (size_t)number_field(L, "max_bytes");
-    target->reply_most = (size_t)number_field(L, "max_reply");
-    target->host = copy_field(L, "host", "");
-    target->path = copy_field(L, "path", "");
-    target->label = copy_field(L, "label", "");
-    target->tls_name = copy_field(L, "tls_name", "");
-    target->user = copy_field(L, "user", NULL);
-    target->password = copy_field(L, "password", NULL);
-    target->name = copy_field(L, "name", NULL);
-    open_tls(L, target);
-    return 1;
-}
 
 /* links */
 
@@ -149,7 +63,7 @@ static int collect_link(lua_State *L)
 /* link(target, is_subscriber) -> link   [-0, +1, e] */
 static int redis_link(lua_State *L)
 {
-    const fl_redis_target *target = luaL_checkudata(L, 1, TARGET);
+    const fl_redis_target *target = fl_redis_target_check(L, 1);
     bool is_subscriber = lua_toboolean(L, 2);
     fl_state *state = fl_state_of(L);
     link_handle *handle = lua_newuserdata(L, sizeof(*handle));
@@ -188,109 +102,6 @@ static void close_command(fl_op *op)
     self->command = NULL;
 }
 
-static int push_failure(lua_State *L, const fl_redis_command *command)
-{
-    const char *next;
-    fl_slice name = fl_redis_arguments_name(command->bytes.data, &next);
-    lua_pushboolean(L, false);
-    if (command->code[0])
-        fl_redis_failure_push(L, command->code, command->problem, name);
-    else
-        fl_redis_error_push(L, fl_slice_from_string(command->problem), name);
-    return 2;
-}
-
-static fl_redis_kind kind_of(const fl_redis_command *command, size_t index)
-{
-    return (fl_redis_kind)(command->kinds.data[index] - '0');
-}
-
-static int push_one(lua_State *L, const fl_redis_command *command)
-{
-    const char *record = command->reply.data, *next;
-    fl_slice name = fl_redis_arguments_name(command->bytes.data, &next);
-    lua_pushboolean(L, !fl_redis_reply_is_error(record));
-    fl_redis_reply_push(L, record, kind_of(command, 0), name);
-    return 2;
-}
-
-/* Results of several commands: of those from `skip` on, one record each. */
-typedef struct results {
-    const fl_redis_command *command;
-    const char *record, *bytes; /* of the next */
-    size_t index, count;
-    int failed; /* the first of the list that is an error; 0: none */
-    const char *error;
-    fl_slice error_name;
-} results;
-
-static void push_results(lua_State *L, results *all)
-{
-    lua_createtable(L, (int)all->count, 0);
-    luaL_getmetatable(L, FL_JSON_ARRAY);
-    lua_setmetatable(L, -2);
-    for (int i = 1; i <= (int)all->count; i++) {
-        fl_slice name = fl_redis_arguments_name(all->bytes, &all->bytes);
-        if (!all->failed && fl_redis_reply_is_error(all->record)) {
-            all->failed = i;
-            all->error = all->record;
-            all->error_name = name;
-        }
-        fl_redis_reply_push(L, all->record, kind_of(all->command, all->index++), name);
-        if (lua_isnil(L, -1)) {
-            lua_pop(L, 1);
-            lua_pushlightuserdata(L, NULL);
-        }
-        lua_rawseti(L, -2, i);
-        all->record = fl_redis_reply_skip(all->record);
-    }
-}
-
-/* true and the list, or false and its first error once more, which has the list as `results`. */
-static int push_verdict(lua_State *L, results *all, bool with_errors)
-{
-    lua_pushboolean(L, true);
-    push_results(L, all);
-    if (!all->failed || with_errors) return 2;
-    lua_pushboolean(L, false);
-    fl_redis_reply_push(L, all->error, FL_REDIS_AS_IT_IS, all->error_name);
-    lua_pushinteger(L, all->failed);
-    lua_setfield(L, -2, "index");
-    lua_pushvalue(L, -3);
-    lua_setfield(L, -2, "results");
-    return 2;
-}
-
-/* MULTI, the commands, EXEC: an error of queueing, nil (what was watched has changed: nothing was
- * done), or the list of results. */
-static int push_transaction(lua_State *L, const fl_redis_command *command)
-{
-    const char *record = command->reply.data, *bytes = command->bytes.data;
-    fl_slice name = {NULL, 0};
-    for (size_t i = 0; i + 1 < command->replies; i++) {
-        name = fl_redis_arguments_name(bytes, &bytes);
-        if (fl_redis_reply_is_error(record)) {
-            lua_pushboolean(L, false);
-            fl_redis_error_push(L, fl_redis_reply_text(record), name);
-            return 2;
-        }
-        record = fl_redis_reply_skip(record);
-    }
-    size_t count;
-    if (!fl_redis_reply_is_list(record, &count) || count != command->replies - 2) {
-        lua_pushboolean(L, !fl_redis_reply_is_error(record));
-        fl_redis_reply_push(L, record, FL_REDIS_AS_IT_IS, FL_SLICE("EXEC"));
-        return 2;
-    }
-    (void)fl_redis_arguments_name(command->bytes.data, &bytes);
-    results all = {.command = command,
-                   .record = fl_redis_reply_elements(record),
-                   .bytes = bytes,
-                   .index = 1,
-                   .count = count};
-    return push_verdict(L, &all, false);
-}
-
 /* true, value | false, error   [-0, +2, e] */
 static int take_command(fl_op *op, lua_State *L)
 {
@@ -301,18 +112,7 @@ static int take_command(fl_op *op, lua_State *L)
         fl_redis_failure_push(L, "CANCELLED", "cancelled", FL_SLICE(""));
         return 2;
     }
-    if (command->code) return push_failure(L, command);
-    results all = {.command = command,
-                   .record = command->reply.data,
-                   .bytes = command->bytes.data,
-                   .count = command->replies};
-    switch (self->answer) {
-    case ONE: return push_one(L, command);
-    case PIPELINE: return push_verdict(L, &all, false);
-    case PIPELINE_WITH_ERRORS: return push_verdict(L, &all, true);
-    case TRANSACTION: break;
-    }
-    return push_transaction(L, command);
+    return fl_redis_result_push(L, command, self->answer);
 }
 
 /* Pushes an op that keeps the link at 1 and has a command with room for so many bytes and kinds. */
@@ -392,7 +192,7 @@ static int redis_batch(lua_State *L)
     memcpy(command->text + bytes.size, kinds.data, kinds.size);
     command->may_repeat = lua_toboolean(L, MAY_REPEAT);
     command->timeout = timeout;
-    self->answer = (answer_kind)answer;
+    self->answer = (fl_redis_answer)answer;
     return begin(L, self, link);
 }
 
@@ -518,37 +318,19 @@ static int redis_look(lua_State *L)
     return 1;
 }
 
-/* clusters: CRC-16/XMODEM of the key, or of what its first {braces} hold */
-
-static unsigned crc16(const char *data, size_t size)
-{
-    unsigned crc = 0;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= (unsigned)(unsigned char)data[i] << 8;
-        for (int bit = 0; bit < 8; bit++) crc = (crc << 1 ^ (crc & 0x8000 ? 0x1021u : 0)) & 0xffff;
-    }
-    return crc;
-}
-
 /* slot(key) -> integer   [-0, +1, e] */
 static int redis_slot(lua_State *L)
 {
-    size_t size;
-    const char *key = luaL_checklstring(L, 1, &size);
-    const char *open = memchr(key, '{', size);
-    const char *close = open ? memchr(open, '}', size - (size_t)(open - key)) : NULL;
-    if (close && close > open + 1) {
-        key = open + 1;
-        size = (size_t)(close - key);
-    }
-    lua_pushinteger(L, (lua_Integer)(crc16(key, size) % 16384));
+    fl_slice key;
+    key.data = luaL_checklstring(L, 1, &key.size);
+    lua_pushinteger(L, (lua_Integer)fl_redis_slot(key));
     return 1;
 }
 
-static void make_metatable(lua_State *L, const char *name, lua_CFunction collect)
+static void make_metatable(lua_State *L)
 {
-    if (luaL_newmetatable(L, name)) {
-        lua_pushcfunction(L, collect);
+    if (luaL_newmetatable(L, LINK)) {
+        lua_pushcfunction(L, collect_link);
         lua_setfield(L, -2, "__gc");
     }
     lua_pop(L, 1);
@@ -556,13 +338,20 @@ static void make_metatable(lua_State *L, const char *name, lua_CFunction collect
 
 int fl_redis_module(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"target", redis_target}, {"link", redis_link},     {"command", redis_command},
-        {"batch", redis_batch},   {"encode", redis_encode}, {"write", redis_write},
-        {"next", redis_next},     {"pin", redis_pin},       {"close", redis_close},
-        {"look", redis_look},     {"slot", redis_slot},     {NULL, NULL}};
-    make_metatable(L, TARGET, collect_target);
-    make_metatable(L, LINK, collect_link);
+    static const luaL_Reg functions[] = {{"target", fl_redis_target_new},
+                                         {"link", redis_link},
+                                         {"command", redis_command},
+                                         {"batch", redis_batch},
+                                         {"encode", redis_encode},
+                                         {"write", redis_write},
+                                         {"next", redis_next},
+                                         {"pin", redis_pin},
+                                         {"close", redis_close},
+                                         {"look", redis_look},
+                                         {"slot", redis_slot},
+                                         {NULL, NULL}};
+    fl_redis_target_open(L);
+    make_metatable(L);
     lua_newtable(L);
     fl_state_functions(L, functions);
     (void)luaL_newmetatable(L, FL_REDIS_ERROR);

@@ -12,57 +12,14 @@
 #ifndef FL_REDIS_LINK_H
 #define FL_REDIS_LINK_H
 
-#include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
-#include "buffer.h"
-#include "deadline.h"
-#include "slice.h"
+#include "command.h"
+#include "inbox.h"
+#include "target.h"
 
 typedef struct fl_state fl_state;
-typedef struct fl_redis_link fl_redis_link;
-typedef struct fl_redis_command fl_redis_command;
-
-typedef struct fl_redis_target { /* texts are never NULL, but where it says so */
-    char *host;                  /* empty: a Unix socket at `path` */
-    char *path;
-    char *label;    /* in messages: "localhost:6379" */
-    char *user;     /* NULL: none */
-    char *password; /* NULL: none */
-    char *name;     /* of the connection, as CLIENT LIST shows it; NULL: none */
-    char *tls_name;
-    SSL_CTX *tls; /* NULL: without */
-    uint16_t port;
-    unsigned database;
-    uint64_t connect_timeout; /* ms */
-    size_t commands_most;     /* that wait or are under way */
-    size_t bytes_most;        /* of them */
-    size_t reply_most;        /* bytes */
-} fl_redis_target;
-
-/* Owner: whoever made it; the link between sending and `ended`. */
-struct fl_redis_command {
-    fl_redis_command *next, **link; /* in a queue; link NULL: in none */
-    fl_redis_link *on;
-    void (*ended)(fl_redis_command *self); /* NULL: nobody waits, the link frees it */
-    void *data;
-    const char *code;         /* it failed: "TIMEOUT", …; "": by what a server said in the text */
-    char problem[400];        /* the text */
-    fl_buffer reply;          /* so many records */
-    size_t replies, received; /* how many are to come; 0: it ends when it is written */
-    fl_deadline deadline;
-    uint64_t timeout; /* ms; 0: none */
-    uint64_t began, sent_at;
-    bool may_repeat, repeated, sent;
-    fl_slice kinds; /* in `text`: an fl_redis_kind for each reply */
-    fl_slice bytes; /* in `text` */
-    char text[];
-};
-
-fl_redis_command *fl_redis_command_new(size_t size, size_t replies); /* NULL: no memory */
-void fl_redis_command_free(fl_redis_command *command);
 
 fl_redis_link *fl_redis_link_new(fl_state *state, const fl_redis_target *target,
                                  bool is_subscriber); /* NULL: no memory */
@@ -77,17 +34,7 @@ bool fl_redis_link_cancel(fl_redis_command *command);
 void fl_redis_link_pin(fl_redis_link *link, bool pinned);
 void fl_redis_link_close(fl_redis_link *link, const char *why); /* it may be used again */
 
-/* Messages: `ended(data)` is called once there are some, or the connection is lost (problem). One
- * waits at a time. */
-typedef struct fl_redis_messages {
-    void (*ended)(struct fl_redis_messages *self);
-    void *data;
-    fl_buffer records;
-    size_t count;
-    bool lost;
-    char problem[400];
-} fl_redis_messages;
-
+/* One waits for messages at a time. */
 void fl_redis_link_listen(fl_redis_link *link, fl_redis_messages *messages);
 void fl_redis_link_ignore(fl_redis_link *link);         /* before `ended` */
 bool fl_redis_link_is_heard(const fl_redis_link *link); /* somebody listens */

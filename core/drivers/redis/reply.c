@@ -191,6 +191,13 @@ bool fl_redis_reply_is_error(const char *record)
     return *record == ERROR;
 }
 
+bool fl_redis_reply_is_error_of(const char *record, const char *code)
+{
+    fl_slice text = fl_redis_reply_text(record);
+    size_t size = strlen(code);
+    return *record == ERROR && text.size >= size && memcmp(text.data, code, size) == 0;
+}
+
 bool fl_redis_reply_is_nil(const char *record)
 {
     return *record == NIL;

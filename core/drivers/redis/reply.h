@@ -50,6 +50,7 @@ bool fl_redis_reader_feed(fl_redis_reader *self, fl_slice data);
 int fl_redis_reader_next(fl_redis_reader *self);
 
 bool fl_redis_reply_is_error(const char *record);
+bool fl_redis_reply_is_error_of(const char *record, const char *code); /* which it begins with */
 bool fl_redis_reply_is_nil(const char *record);
 bool fl_redis_reply_is_push(const char *record); /* RESP3: nobody asked for it */
 bool fl_redis_reply_is_list(const char *record, size_t *count);
