@@ -559,6 +559,44 @@ app:get("/hooked", function() return app.state.hooked end)
     server:kill()
   end)
 
+  -- The culprit ends by itself before more can be done about it than to interrupt it.
+  it("that computes in another app's start hooks takes nobody's place meanwhile", function()
+    local dir = process.temporary_directory()
+    local server = serve(nil, { b = (counted(dir, neighbour):gsub("return app\n$", [[
+app:on_start(function() while loads == 1 do end end)
+return app
+]])) })
+    assert.equal("spun", server:get("/a/spin/150").body) -- the spare has a state of `a` from now on
+    sleep(0.2)
+    assert.equal("busy", server:get("/b/busy/150").body)
+    support.eventually(function() return process.read(dir .. "/loads") == "2" end)
+    sleep(0.1)
+    local client, stuck = server:connect(), begin(server, "/a/spin")
+    client:send(head("/b/"))
+    expect(client, 200, "b")
+    expect(stuck, 503) -- once it looks up
+    assert.is_nil(server:log():find("evacuated", 1, true))
+    server:kill()
+    process.remove_directory(dir)
+  end)
+
+  it("is as impatient in its new place, though another app's start hooks still end", function()
+    local dir = process.temporary_directory()
+    local server = serve(nil, { b = (counted(dir, neighbour):gsub("return app\n$", [[
+app:on_start(function()
+  fl.shield(function() for _ = 1, loads * 40 do pcall(await, fl.sleep(0.1)) end end)
+end)
+return app
+]])) })
+    assert.equal("busy", server:get("/b/busy/150").body)
+    support.eventually(function() return process.read(dir .. "/loads") == "2" end)
+    expect(stick(server), 503)
+    expect(stick(server), 503)
+    assert.equal("b", server:get("/b/").body)
+    server:kill()
+    process.remove_directory(dir)
+  end)
+
   it("whose start hooks do not end does not keep the server from stopping", function()
     local dir = process.temporary_directory()
     local server = serve({ stuck_handler = "20s" }, { a = marked(counted(dir, [[
@@ -585,6 +623,41 @@ app:on_start(function() while loads == 1 do end end)
     assert.is_nil(server:log():find("killed", 1, true), server:log())
     server:stop()
     process.remove_directory(dir)
+  end)
+end)
+
+describe("a process that was stopped", function()
+  it("stops no handler when it goes on", function()
+    local server = serve()
+    local client = begin(server, "/a/spin/150")
+    sleep(0.05)
+    server:signal("STOP", server:server_pid())
+    sleep(1.5)
+    server:signal("CONT", server:server_pid())
+    expect(client, 200, "spun")
+    assert.is_nil(server:log():find("stuck handler", 1, true))
+    server:stop()
+  end)
+
+  it("is let alone while a debugger looks at it", function()
+    local server = serve { slow_handler = "20s" }
+    local debugger = process.spawn { output = server.dir .. "/debugger", argv = { "luajit", "-e", ([[
+      local ffi = require "ffi"
+      ffi.cdef "long ptrace(int request, int pid, void *address, void *data); int pause(void);"
+      io.write(tonumber(ffi.C.ptrace(0x4206, %d, nil, nil)) == 0 and "attached" or "refused") -- SEIZE
+      io.flush()
+      ffi.C.pause()]]):format(server:server_pid()) } }
+    support.eventually(function() return (process.read(server.dir .. "/debugger") or "") ~= "" end)
+    local attached = process.read(server.dir .. "/debugger") == "attached"
+    if attached then expect(begin(server, "/a/spin"), 200, "too late") end
+    process.signal(debugger, "KILL")
+    process.wait(debugger, 5)
+    if attached then
+      assert.is_nil(server:log():find("stuck handler", 1, true))
+      expect(stick(server), 503)
+    end
+    server:stop()
+    if not attached then return pending("nobody may debug here") end
   end)
 end)
 
