@@ -16,6 +16,7 @@ typedef struct retired {
     struct retired *next;
     fl_web *web;
     uint64_t since; /* ns */
+    bool taken; /* another one has its place */
     bool ended;
     char what[256];
 } retired;
@@ -142,18 +143,19 @@ void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
     pthread_mutex_unlock(&spares->lock);
 }
 
-static const char *what_of(fl_spares *spares, const fl_web *stuck)
+static retired *entry_of(fl_spares *spares, const fl_web *stuck)
 {
-    for (const retired *entry = spares->list; entry; entry = entry->next)
-        if (entry->web == stuck) return entry->what;
-    return "a handler";
+    retired *entry = spares->list;
+    while (entry && entry->web != stuck) entry = entry->next;
+    return entry;
 }
 
 void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
                      const fl_evacuation *done)
 {
     pthread_mutex_lock(&spares->lock);
-    const char *what = what_of(spares, stuck);
+    retired *entry = entry_of(spares, stuck);
+    if (entry) entry->taken = true;
     pthread_mutex_unlock(&spares->lock);
     fl_log *log = spare->thread.log;
     if (status < 0) {
@@ -166,7 +168,7 @@ void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status
                   "evacuated web thread %u: %s; %u connections moved, %u requests run again, %u "
                   "answered with 503, %u cut, %u tasks lost; run_in_state is for what computes, "
                   "run_blocking for what blocks",
-                  stuck->thread.number, what, done->connections, done->replayed, done->refused,
+                  stuck->thread.number, entry ? entry->what : "a handler", done->connections, done->replayed, done->refused,
                   done->cut, done->tasks);
 }
 
@@ -182,7 +184,7 @@ unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest)
     *longest = 0;
     pthread_mutex_lock(&spares->lock);
     for (retired *entry = spares->list; entry; entry = entry->next) {
-        if (has_ended(entry)) continue;
+        if (has_ended(entry) && entry->taken) continue;
         count++;
         uint64_t age = now > entry->since ? now - entry->since : 0;
         if (age > *longest) *longest = age;

@@ -24,7 +24,8 @@ bool fl_spares_close(fl_spares *spares);
 bool fl_spares_ready(fl_spares *spares, unsigned app, bool *failed);
 /* The claim of `stuck` is retired: the spare takes its place. */
 void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what);
-/* How many retired threads still run, and for how many ns the first of them has. */
+/* How many retired threads still run, or have a place that nobody has taken, and for how many ns
+ * the first of them has. */
 unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest);
 
 /* The spare thread. Starting: it is loaded, its start hooks run. */

@@ -417,8 +417,8 @@ int fl_web_start_spare(fl_web *web)
     size_t count = web->thread.settings->app_count;
     web->thread.is_spare = true;
     web->thread.states = calloc(count ? count : 1, sizeof(*web->thread.states));
-    web->thread.state_count = (unsigned)count;
     if (!web->thread.states) return UV_ENOMEM;
+    web->thread.state_count = (unsigned)count;
     return fl_thread_start(&web->thread, run_spare, web);
 }
 

@@ -12,7 +12,7 @@ local now, sleep = process.now, process.sleep
 local serve, head, begin, expect = evacuation.serve, evacuation.head, evacuation.begin,
   evacuation.expect
 local time_of, expect_nothing_more = evacuation.time_of, evacuation.expect_nothing_more
-local wait_evacuations, wait_joined = evacuation.wait_evacuations, evacuation.wait_joined
+local wait_evacuations = evacuation.wait_evacuations
 local FDS_LEFT, count_lines = evacuation.FDS_LEFT, evacuation.count_lines
 
 local SOAK = os.getenv "SOAK"

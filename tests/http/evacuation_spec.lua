@@ -15,6 +15,7 @@ local count_lines, expect_nothing_more = evacuation.count_lines, evacuation.expe
 local wait_evacuations, wait_joined = evacuation.wait_evacuations, evacuation.wait_joined
 local culprit, neighbour = evacuation.culprit, evacuation.neighbour
 local FDS_LEFT = evacuation.FDS_LEFT
+local IS_SANITIZED = support.slowdown > 1
 
 -- Nobody is left on it, as after any test, and the loops given up cost what they must.
 local function expect_clean(server, before)
@@ -597,6 +598,30 @@ return app
     process.remove_directory(dir)
   end)
 
+  it("that cannot be started leaves nothing behind, and comes when it can", function()
+    if IS_SANITIZED then return pending("a sanitizer's address space has no bounds") end
+    local server = serve { stuck_handler = limit(400) }
+    local function bound(bytes)
+      assert.equal(0, os.execute(("prlimit --pid %d --as=%s:"):format(server:server_pid(), bytes)))
+    end
+    local status = process.read(("/proc/%d/status"):format(server:server_pid()))
+    local size = tonumber(status:match "VmSize:%s+(%d+)")
+    bound(size * 1024 + 6 * 2 ^ 20) -- no room for a thread's stack
+    expect(begin(server, "/a/read"), 503)
+    assert.equal("spun", server:get("/a/spin/100").body)
+    assert.equal(0, server:metrics().fasterlua_spare_threads)
+    local _, before = server:fds()
+    for _ = 1, 3 do assert.equal("spun", server:get("/a/spin/150").body) end
+    support.eventually(function()
+      local _, fds = server:fds()
+      return fds <= before
+    end, 1)
+    bound "unlimited"
+    assert.equal("spun", server:get("/a/spin/150").body)
+    support.eventually(function() return server:metrics().fasterlua_spare_threads == 1 end, 1)
+    server:kill()
+  end)
+
   it("whose start hooks do not end does not keep the server from stopping", function()
     local dir = process.temporary_directory()
     local server = serve({ stuck_handler = "20s" }, { a = marked(counted(dir, [[
@@ -641,12 +666,16 @@ describe("a process that was stopped", function()
 
   it("is let alone while a debugger looks at it", function()
     local server = serve { slow_handler = "20s" }
-    local debugger = process.spawn { output = server.dir .. "/debugger", argv = { "luajit", "-e", ([[
+    local text = ([[
       local ffi = require "ffi"
       ffi.cdef "long ptrace(int request, int pid, void *address, void *data); int pause(void);"
-      io.write(tonumber(ffi.C.ptrace(0x4206, %d, nil, nil)) == 0 and "attached" or "refused") -- SEIZE
+      local seize = 0x4206
+      io.write(ffi.C.ptrace(seize, %d, nil, nil) == 0 and "attached" or "refused")
       io.flush()
-      ffi.C.pause()]]):format(server:server_pid()) } }
+      ffi.C.pause()
+    ]]):format(server:server_pid())
+    local debugger = process.spawn { argv = { "luajit", "-e", text },
+      output = server.dir .. "/debugger" }
     support.eventually(function() return (process.read(server.dir .. "/debugger") or "") ~= "" end)
     local attached = process.read(server.dir .. "/debugger") == "attached"
     if attached then expect(begin(server, "/a/spin"), 200, "too late") end

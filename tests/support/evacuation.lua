@@ -66,7 +66,8 @@ app:get("/starve", function(req)
   ffi.cdef "int setpriority(int which, unsigned who, int nice);"
   ffi.cdef "int sched_setaffinity(int tid, size_t size, const uint64_t *set);"
   for _ = 1, 3 do
-    os.execute("timeout 60 taskset -c 0 luajit -e 'while true do end' & echo $! >>" .. req.query.pids)
+    os.execute("timeout 60 taskset -c 0 luajit -e 'while true do end' & echo $! >>"
+      .. req.query.pids)
   end
   await(fl.sleep(0.5))
   ffi.C.setpriority(0, 0, 19)
