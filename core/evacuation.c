@@ -51,6 +51,7 @@ static void take_place(fl_web *spare, fl_web *stuck)
     thread->next_number = old->next_number;
     thread->draining = old->draining;
     thread->is_spare = false;
+    thread->starting = 0; /* hooks of states that are not needed any more */
     spare->counts = stuck->counts;
     spare->connections_most = stuck->connections_most;
     spare->own_listener = atomic_load(&stuck->own_listener);

@@ -31,6 +31,7 @@ struct fl_pool {
     pthread_mutex_t lock;
     fl_job *first, **last;
     fl_pool_thread *threads;
+    fl_pool_thread *retired;           /* that still run */
     fl_pool_thread *idle, **idle_last; /* in the order in which they are to be used */
     unsigned thread_count;
     unsigned uncalled; /* jobs for which no thread has been called yet */
@@ -46,7 +47,7 @@ struct fl_pools {
     pthread_cond_t gone; /* a thread has left */
     fl_pool *list[FL_POOLS_MOST];
     _Atomic unsigned count;
-    unsigned alive, retired;
+    unsigned alive;
     pthread_t last; /* of the threads that have ended: to be joined by the next, or at the end */
     bool has_last;
     _Atomic unsigned numbers; /* that were given to threads */
@@ -112,12 +113,25 @@ void fl_pools_free(fl_pools *pools)
     free(pools);
 }
 
-unsigned fl_pools_retired(fl_pools *pools)
+static uint64_t longest_retired(fl_pool *pool, uint64_t now)
 {
-    pthread_mutex_lock(&pools->lock);
-    unsigned retired = pools->retired;
-    pthread_mutex_unlock(&pools->lock);
-    return retired;
+    uint64_t longest = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (const fl_pool_thread *thread = pool->retired; thread; thread = thread->next)
+        if (now - thread->retired_at > longest) longest = now - thread->retired_at;
+    pthread_mutex_unlock(&pool->lock);
+    return longest;
+}
+
+uint64_t fl_pools_retired(fl_pools *pools, uint64_t now)
+{
+    uint64_t longest = 0;
+    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t own = longest_retired(pools->list[i], now);
+        if (own > longest) longest = own;
+    }
+    return longest;
 }
 
 fl_pool *fl_pools_at(fl_pools *pools, unsigned number)
@@ -287,23 +301,35 @@ static fl_pool_thread *best_idle(const fl_pool *pool)
     return thread ? thread : pool->idle;
 }
 
+static void insert(fl_pool_thread **list, fl_pool_thread *thread)
+{
+    thread->next = *list;
+    if (thread->next) thread->next->link = &thread->next;
+    thread->link = list;
+    *list = thread;
+}
+
+static void take_out(fl_pool_thread *thread)
+{
+    *thread->link = thread->next;
+    if (thread->next) thread->next->link = thread->link;
+    thread->link = NULL;
+}
+
 static void forget(fl_pool *pool, fl_pool_thread *thread)
 {
     unset_idle(pool, thread);
     if (!thread->link) return;
-    *thread->link = thread->next;
-    if (thread->next) thread->next->link = thread->link;
-    thread->link = NULL;
+    take_out(thread);
     pool->thread_count--;
     pool->stats.threads--;
 }
 
-static void count_thread(fl_pool *pool, int alive, int retired)
+static void count_thread(fl_pool *pool, int alive)
 {
     fl_pools *pools = pool->pools;
     pthread_mutex_lock(&pools->lock);
     pools->alive = (unsigned)((int)pools->alive + alive);
-    pools->retired = (unsigned)((int)pools->retired + retired);
     pthread_cond_signal(&pools->gone);
     pthread_mutex_unlock(&pools->lock);
 }
@@ -311,15 +337,12 @@ static void count_thread(fl_pool *pool, int alive, int retired)
 static void add_thread(fl_pool *pool)
 {
     fl_pool_thread *thread = NULL;
-    count_thread(pool, 1, 0);
+    count_thread(pool, 1);
     if (fl_pool_thread_start(&thread, pool) < 0) { /* the others do its work */
-        count_thread(pool, -1, 0);
+        count_thread(pool, -1);
         return;
     }
-    thread->next = pool->threads;
-    if (thread->next) thread->next->link = &thread->next;
-    thread->link = &pool->threads;
-    pool->threads = thread;
+    insert(&pool->threads, thread);
     pool->thread_count++;
     pool->stats.threads++;
 }
@@ -582,20 +605,22 @@ bool fl_pool_is_closed(fl_pool *pool)
     return closed;
 }
 
-bool fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
+void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
 {
     pthread_mutex_lock(&pool->lock);
-    bool retired = thread->retired;
-    if (retired) pool->stats.retired--;
     pool->stats.jit_flushes += atomic_load(&thread->metrics.jit_flushes);
-    forget(pool, thread);
+    if (thread->retired) {
+        pool->stats.retired--;
+        take_out(thread);
+    } else {
+        forget(pool, thread);
+    }
     pthread_mutex_unlock(&pool->lock);
-    return retired;
 }
 
 /* Each joins the one before it, so that no more than one is ever unjoined, and no pool has to wait
  * for a thread that it does not need any more. */
-void fl_pools_thread_ended(fl_pools *pools, bool was_retired)
+void fl_pools_thread_ended(fl_pools *pools)
 {
     pthread_mutex_lock(&pools->lock);
     pthread_t before = pools->last;
@@ -603,7 +628,6 @@ void fl_pools_thread_ended(fl_pools *pools, bool was_retired)
     pools->last = pthread_self();
     pools->has_last = true;
     pools->alive--;
-    if (was_retired) pools->retired--;
     pthread_cond_signal(&pools->gone);
     pthread_mutex_unlock(&pools->lock);
     if (has_before) pthread_join(before, NULL);
@@ -642,9 +666,10 @@ static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
     pool->stats.retired++;
     pool->stats.retirements++;
     forget(pool, thread);
+    thread->retired_at = now;
+    insert(&pool->retired, thread);
     fl_leases_release(fl_mailbox_leases(thread->thread.mailbox), NULL);
     bool replaced = may_retire(pool, now);
-    count_thread(pool, 0, 1);
     tell_retired(pool, thread, since, replaced, now);
     if (replaced && !pool->closed) add_thread(pool);
     if (pool->thread_count == 0 && size_now(pool) == 0) send_home(pool, FL_JOB_EXHAUSTED);

@@ -62,7 +62,8 @@ void fl_pools_free(fl_pools *pools); /* after stop was true */
 
 /* The watch thread, every few milliseconds: jobs past their time, and threads that are missing. */
 void fl_pools_look(fl_pools *pools, uint64_t now);
-unsigned fl_pools_retired(fl_pools *pools); /* threads that still run */
+/* The watch thread: for how many ns the first of the retired threads that still run has. */
+uint64_t fl_pools_retired(fl_pools *pools, uint64_t now);
 
 /* Finds the pool of that name, of `app` or (UINT_MAX) of all apps, or makes it. UV_EEXIST: there is
  * one with other options, `error` says which. */
@@ -104,9 +105,9 @@ void fl_pool_state_replaced(fl_pool *pool);
 
 bool fl_pool_is_closed(fl_pool *pool);
 
-/* A thread has left its pool, and may be freed: was it retired? */
-bool fl_pool_left(fl_pool *pool, fl_pool_thread *thread);
+/* A thread has left its pool, and may be freed. */
+void fl_pool_left(fl_pool *pool, fl_pool_thread *thread);
 /* The last thing that it does. */
-void fl_pools_thread_ended(fl_pools *pools, bool was_retired);
+void fl_pools_thread_ended(fl_pools *pools);
 
 #endif

@@ -498,12 +498,12 @@ static void *run(void *data)
     for (unsigned i = 0; i < self->thread.state_count; i++) close_state(self, i);
     if (self->process) fl_pool_process_free(self->process);
     fl_thread_end_loop(&self->thread);
-    bool was_retired = fl_pool_left(pool, self);
+    fl_pool_left(pool, self);
     fl_thread_close(&self->thread);
     pthread_cond_destroy(&self->wake);
     free(self->places);
     free(self);
-    fl_pools_thread_ended(pools, was_retired); /* the server may end from here on */
+    fl_pools_thread_ended(pools); /* the server may end from here on */
     return NULL;
 }
 

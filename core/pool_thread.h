@@ -32,7 +32,7 @@ struct fl_pool_thread {
     uv_async_t summons; /* ends the loop's run */
 
     /* the pool's lock */
-    fl_pool_thread *next, **link;           /* all that it knows */
+    fl_pool_thread *next, **link;           /* all that it knows, or has retired */
     fl_pool_thread *next_idle, **idle_link; /* those without a job */
     fl_pool_thread_place place;
     bool wanted; /* there is something to do */
@@ -43,6 +43,7 @@ struct fl_pool_thread {
     uint64_t turn_since;             /* ns */
     uint64_t interrupted, used_then; /* the turn, and ns of processor time at its first signal */
     bool retired;
+    uint64_t retired_at; /* ns */
 
     /* its own */
     uint64_t now;        /* ns, when the job before this one ended: the next begins then */

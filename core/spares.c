@@ -9,12 +9,14 @@
 #include "server.h"
 #include "web.h"
 
-typedef enum { UNKNOWN, MAKING, READY, FAILED } app_state; /* of the spare's state of an app */
+/* of the spare's state of an app: while one loads, the spare hears nothing */
+typedef enum { UNKNOWN, LOADING, STARTING, READY, FAILED } app_state;
 
 typedef struct retired {
     struct retired *next;
     fl_web *web;
     uint64_t since; /* ns */
+    bool taken; /* another one has its place */
     bool ended;
     char what[256];
 } retired;
@@ -43,8 +45,11 @@ static int make(fl_spares *spares)
     web->thread.metrics = &self->metrics;
     web->own_listener = -1;
     int status = fl_web_init(web);
-    if (status == 0) status = fl_web_start_spare(web);
-    if (status < 0) { /* descriptors or memory have run out */
+    if (status == 0 && (status = fl_web_start_spare(web)) < 0) {
+        fl_thread_end_loop(&web->thread);
+        fl_thread_close(&web->thread);
+    }
+    if (status < 0) { /* descriptors, memory or threads have run out */
         if (web->spare_fd >= 0) close(web->spare_fd);
         free(web->read_buffer);
         free(self);
@@ -75,26 +80,45 @@ int fl_spares_new(fl_spares **out, fl_server *server, unsigned apps)
 static void provide(fl_spares *spares, unsigned app)
 {
     if (!spares->spare && make(spares) < 0) return;
-    spares->states[app] = MAKING;
+    spares->states[app] = LOADING;
     fl_web_prepare_spare(spares->spare, app);
+}
+
+/* With the lock held: its loop would be long in taking a stuck thread's place. */
+static bool is_busy(const fl_spares *spares)
+{
+    uint64_t turn;
+    for (unsigned i = 0; i < spares->apps; i++)
+        if (spares->states[i] == LOADING) return true;
+    return spares->spare && fl_claim_look(&spares->spare->thread.claim, &turn) != FL_CLAIM_C;
 }
 
 bool fl_spares_ready(fl_spares *spares, unsigned app, bool *failed)
 {
     pthread_mutex_lock(&spares->lock);
     if (spares->states[app] == UNKNOWN) provide(spares, app);
-    bool ready = spares->states[app] == READY;
+    bool ready = spares->states[app] == READY && !is_busy(spares);
     *failed = spares->states[app] == FAILED;
     pthread_mutex_unlock(&spares->lock);
     return ready;
 }
 
 /* One that has been sent meanwhile says nothing of its successor. */
-void fl_spares_loaded(fl_spares *spares, const fl_web *spare, unsigned app, bool loaded)
+static void set_state(fl_spares *spares, const fl_web *spare, unsigned app, app_state state)
 {
     pthread_mutex_lock(&spares->lock);
-    if (spares->spare == spare) spares->states[app] = loaded ? READY : FAILED;
+    if (spares->spare == spare) spares->states[app] = state;
     pthread_mutex_unlock(&spares->lock);
+}
+
+void fl_spares_starting(fl_spares *spares, const fl_web *spare, unsigned app)
+{
+    set_state(spares, spare, app, STARTING);
+}
+
+void fl_spares_loaded(fl_spares *spares, const fl_web *spare, unsigned app, bool loaded)
+{
+    set_state(spares, spare, app, loaded ? READY : FAILED);
 }
 
 void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
@@ -119,18 +143,19 @@ void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
     pthread_mutex_unlock(&spares->lock);
 }
 
-static const char *what_of(fl_spares *spares, const fl_web *stuck)
+static retired *entry_of(fl_spares *spares, const fl_web *stuck)
 {
-    for (const retired *entry = spares->list; entry; entry = entry->next)
-        if (entry->web == stuck) return entry->what;
-    return "a handler";
+    retired *entry = spares->list;
+    while (entry && entry->web != stuck) entry = entry->next;
+    return entry;
 }
 
 void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
                      const fl_evacuation *done)
 {
     pthread_mutex_lock(&spares->lock);
-    const char *what = what_of(spares, stuck);
+    retired *entry = entry_of(spares, stuck);
+    if (entry) entry->taken = true;
     pthread_mutex_unlock(&spares->lock);
     fl_log *log = spare->thread.log;
     if (status < 0) {
@@ -143,7 +168,7 @@ void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status
                   "evacuated web thread %u: %s; %u connections moved, %u requests run again, %u "
                   "answered with 503, %u cut, %u tasks lost; run_in_state is for what computes, "
                   "run_blocking for what blocks",
-                  stuck->thread.number, what, done->connections, done->replayed, done->refused,
+                  stuck->thread.number, entry ? entry->what : "a handler", done->connections, done->replayed, done->refused,
                   done->cut, done->tasks);
 }
 
@@ -159,7 +184,7 @@ unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest)
     *longest = 0;
     pthread_mutex_lock(&spares->lock);
     for (retired *entry = spares->list; entry; entry = entry->next) {
-        if (has_ended(entry)) continue;
+        if (has_ended(entry) && entry->taken) continue;
         count++;
         uint64_t age = now > entry->since ? now - entry->since : 0;
         if (age > *longest) *longest = age;
@@ -195,7 +220,8 @@ static bool is_making(fl_spares *spares)
 {
     bool making = false;
     pthread_mutex_lock(&spares->lock);
-    for (unsigned i = 0; i < spares->apps; i++) making |= spares->states[i] == MAKING;
+    for (unsigned i = 0; i < spares->apps; i++)
+        making |= spares->states[i] == LOADING || spares->states[i] == STARTING;
     pthread_mutex_unlock(&spares->lock);
     return making;
 }

@@ -19,15 +19,17 @@ int fl_spares_new(fl_spares **out, fl_server *server, unsigned apps); /* *boot* 
  * parked one may not end: the process has to end as it is. */
 bool fl_spares_close(fl_spares *spares);
 
-/* The watch thread. Is there one with a fresh state of that app? If not it is being made, unless
- * making it `failed`. */
+/* The watch thread. Is there one with a fresh state of that app, whose loop turns? If not it is
+ * being made, unless making it `failed`. */
 bool fl_spares_ready(fl_spares *spares, unsigned app, bool *failed);
 /* The claim of `stuck` is retired: the spare takes its place. */
 void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what);
-/* How many retired threads still run, and for how many ns the first of them has. */
+/* How many retired threads still run, or have a place that nobody has taken, and for how many ns
+ * the first of them has. */
 unsigned fl_spares_retired(fl_spares *spares, uint64_t now, uint64_t *longest);
 
-/* The spare thread. */
+/* The spare thread. Starting: it is loaded, its start hooks run. */
+void fl_spares_starting(fl_spares *spares, const fl_web *spare, unsigned app);
 void fl_spares_loaded(fl_spares *spares, const fl_web *spare, unsigned app, bool loaded);
 void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
                      const fl_evacuation *done);

@@ -18,6 +18,7 @@
 #define LOOK_CLOSER_NS 50000000u      /* of a turn, before its times are read */
 #define INTERRUPTION_NS 50000000u     /* that an interrupted handler has to end */
 #define SPARE_PATIENCE_NS 5000000000u /* for a spare thread to be there */
+#define PAUSE_NS 1000000000u          /* between two looks: all threads may have been stopped */
 #define RETIRE_TRIES 10000
 #define RETIRED_PATIENCE_NS 5000000000u
 #define EVACUATIONS_MOST 64 /* of one process: what they leave behind is freed with it */
@@ -52,6 +53,17 @@ static uint64_t run_queue_time(const fl_web *web)
                    atomic_load(&web->thread.tid));
     read_file(path, text, sizeof(text));
     return sscanf(text, "%*u %llu", &waited) == 1 ? waited : 0;
+}
+
+/* It does not run, and does not wait for a processor: that, its times do not tell until it has got
+ * one. */
+static bool is_asleep(const fl_web *web)
+{
+    char path[64], text[128];
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", atomic_load(&web->thread.tid));
+    read_file(path, text, sizeof(text));
+    const char *name_end = strrchr(text, ')');
+    return name_end && strncmp(name_end, ") R", 3) != 0;
 }
 
 static bool is_debugged(void)
@@ -172,11 +184,11 @@ static void look_closer(fl_watch *watch, unsigned number, uint64_t now, uint64_t
     uint64_t waited = run_queue_time(web) - watched->waited;
     uint64_t blocked = held > used + waited ? held - used - waited : 0;
     bool spins = stuck_after && used > stuck_after * PATIENCE;
-    bool blocks = blocked_after && blocked > blocked_after * PATIENCE;
+    bool blocks = blocked_after && blocked > blocked_after * PATIENCE && is_asleep(web);
     if (!stuck_after && !blocked_after) return;
     bool failed;
     (void)fl_spares_ready(watch->spares, app_of(web), &failed); /* have it when it is needed */
-    if (!spins && !blocks) return;
+    if ((!spins && !blocks) || is_debugged()) return;
     char text[160], what[256];
     (void)snprintf(what, sizeof(what), "%s %s for %.1f s", describe(web, text),
                    spins ? "has computed without a pause" : "has been blocked",
@@ -210,30 +222,41 @@ static void look(fl_watch *watch, unsigned number, uint64_t now)
         watched->told = true;
         tell_slow(watch, number, held);
     }
-    if (held > LOOK_CLOSER_NS && !watched->given_up && !watch->disabled)
-        look_closer(watch, number, now, held);
+    if (held > LOOK_CLOSER_NS && !watched->given_up) look_closer(watch, number, now, held);
 }
 
 /* Threads that were given up take a processor and hold their memory: the process goes when that
  * becomes much. */
 static void look_at_retired(fl_watch *watch, uint64_t now)
 {
-    uint64_t longest;
+    uint64_t longest, of_pools = fl_pools_retired(fl_server_pools(watch->server), now);
     unsigned retired = fl_spares_retired(watch->spares, now, &longest);
     unsigned many = watch->count / 2 > 2 ? watch->count / 2 : 2;
     bool full = fl_spares_evacuations(watch->spares) >= EVACUATIONS_MOST;
     if (longest > RETIRED_PATIENCE_NS || retired >= many || full)
         replace_process(watch, full ? "many handlers that had to be given up"
                                     : "a handler that was given up and still runs");
+    if (of_pools > RETIRED_PATIENCE_NS)
+        replace_process(watch, "a job that was given up and still runs");
+}
+
+/* Nobody has looked for so long: a signal, a debugger or a frozen group of processes may have
+ * stopped everybody, which is no handler's fault. */
+static void begin_anew(fl_watch *watch)
+{
+    for (unsigned i = 0; i < watch->count; i++) turn_over(watch, i);
 }
 
 static void *run(void *data)
 {
     fl_watch *watch = data;
     const struct timespec pause = {.tv_nsec = LOOK_NS};
+    uint64_t last = uv_hrtime();
     while (!atomic_load(&watch->stopping)) {
         nanosleep(&pause, NULL);
         uint64_t now = uv_hrtime();
+        if (now - last > PAUSE_NS) begin_anew(watch);
+        last = now;
         for (unsigned i = 0; i < watch->count; i++) look(watch, i, now);
         look_at_retired(watch, now);
         fl_pools_look(fl_server_pools(watch->server), now);
@@ -247,7 +270,6 @@ int fl_watch_start(fl_watch *watch, fl_server *server)
     *watch = (fl_watch){.server = server, .spares = fl_server_spares(server), .count = count};
     watch->watched = calloc(count, sizeof(*watch->watched));
     if (!watch->watched) return UV_ENOMEM;
-    watch->disabled = is_debugged();
     int error = pthread_create(&watch->thread, NULL, run, watch);
     if (error) free(watch->watched);
     return -error;

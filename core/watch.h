@@ -5,7 +5,8 @@
  * is logged with its route and another thread accepts on its listener meanwhile. A turn that used
  * stuck_handler of CPU time, or was blocked in the kernel for blocked_handler, is interrupted
  * (interruption.h), and when it still runs 50 ms later, its thread is retired and evacuated. Time
- * spent waiting for a processor counts for neither. Looks after jobs past their time, too. */
+ * spent waiting for a processor, or while the whole process was stopped, counts for neither. Looks
+ * after jobs past their time, too. */
 #ifndef FL_WATCH_H
 #define FL_WATCH_H
 
@@ -36,7 +37,6 @@ typedef struct fl_watch {
     fl_watched *watched;
     pthread_t thread;
     _Atomic bool stopping;
-    bool disabled;                  /* under a debugger */
     bool asked;                     /* to be replaced */
     _Atomic uint64_t interruptions; /* turns that ended after they had been interrupted */
 } fl_watch;

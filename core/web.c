@@ -293,7 +293,7 @@ static void spare_hook_ended(fl_task *task, int status, int results)
     (void)results;
     fl_web *web = (fl_web *)task->state->thread;
     if (status != 0) fl_task_log_error(task, "a start hook failed in a spare state");
-    web->thread.starting--;
+    if (web->thread.is_spare) web->thread.starting--; /* else nobody waits for it any more */
     fl_spares_loaded(spares_of(web), web, task->state->number, status == 0);
 }
 
@@ -311,6 +311,8 @@ static void load_spare(fl_web *web, unsigned app)
         fl_spares_loaded(spares_of(web), web, app, false);
     } else if (!run_hook(web, *place, (*place)->start, spare_hook_ended)) {
         fl_spares_loaded(spares_of(web), web, app, true);
+    } else {
+        fl_spares_starting(spares_of(web), web, app);
     }
 }
 
@@ -415,8 +417,8 @@ int fl_web_start_spare(fl_web *web)
     size_t count = web->thread.settings->app_count;
     web->thread.is_spare = true;
     web->thread.states = calloc(count ? count : 1, sizeof(*web->thread.states));
-    web->thread.state_count = (unsigned)count;
     if (!web->thread.states) return UV_ENOMEM;
+    web->thread.state_count = (unsigned)count;
     return fl_thread_start(&web->thread, run_spare, web);
 }
 

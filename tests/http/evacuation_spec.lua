@@ -15,6 +15,7 @@ local count_lines, expect_nothing_more = evacuation.count_lines, evacuation.expe
 local wait_evacuations, wait_joined = evacuation.wait_evacuations, evacuation.wait_joined
 local culprit, neighbour = evacuation.culprit, evacuation.neighbour
 local FDS_LEFT = evacuation.FDS_LEFT
+local IS_SANITIZED = support.slowdown > 1
 
 -- Nobody is left on it, as after any test, and the loops given up cost what they must.
 local function expect_clean(server, before)
@@ -559,6 +560,68 @@ app:get("/hooked", function() return app.state.hooked end)
     server:kill()
   end)
 
+  -- The culprit ends by itself before more can be done about it than to interrupt it.
+  it("that computes in another app's start hooks takes nobody's place meanwhile", function()
+    local dir = process.temporary_directory()
+    local server = serve(nil, { b = (counted(dir, neighbour):gsub("return app\n$", [[
+app:on_start(function() while loads == 1 do end end)
+return app
+]])) })
+    assert.equal("spun", server:get("/a/spin/150").body) -- the spare has a state of `a` from now on
+    sleep(0.2)
+    assert.equal("busy", server:get("/b/busy/150").body)
+    support.eventually(function() return process.read(dir .. "/loads") == "2" end)
+    sleep(0.1)
+    local client, stuck = server:connect(), begin(server, "/a/spin")
+    client:send(head("/b/"))
+    expect(client, 200, "b")
+    expect(stuck, 503) -- once it looks up
+    assert.is_nil(server:log():find("evacuated", 1, true))
+    server:kill()
+    process.remove_directory(dir)
+  end)
+
+  it("is as impatient in its new place, though another app's start hooks still end", function()
+    local dir = process.temporary_directory()
+    local server = serve(nil, { b = (counted(dir, neighbour):gsub("return app\n$", [[
+app:on_start(function()
+  fl.shield(function() for _ = 1, loads * 40 do pcall(await, fl.sleep(0.1)) end end)
+end)
+return app
+]])) })
+    assert.equal("busy", server:get("/b/busy/150").body)
+    support.eventually(function() return process.read(dir .. "/loads") == "2" end)
+    expect(stick(server), 503)
+    expect(stick(server), 503)
+    assert.equal("b", server:get("/b/").body)
+    server:kill()
+    process.remove_directory(dir)
+  end)
+
+  it("that cannot be started leaves nothing behind, and comes when it can", function()
+    if IS_SANITIZED then return pending("a sanitizer's address space has no bounds") end
+    local server = serve { stuck_handler = limit(400) }
+    local function bound(bytes)
+      assert.equal(0, os.execute(("prlimit --pid %d --as=%s:"):format(server:server_pid(), bytes)))
+    end
+    local status = process.read(("/proc/%d/status"):format(server:server_pid()))
+    local size = tonumber(status:match "VmSize:%s+(%d+)")
+    bound(size * 1024 + 6 * 2 ^ 20) -- no room for a thread's stack
+    expect(begin(server, "/a/read"), 503)
+    assert.equal("spun", server:get("/a/spin/100").body)
+    assert.equal(0, server:metrics().fasterlua_spare_threads)
+    local _, before = server:fds()
+    for _ = 1, 3 do assert.equal("spun", server:get("/a/spin/150").body) end
+    support.eventually(function()
+      local _, fds = server:fds()
+      return fds <= before
+    end, 1)
+    bound "unlimited"
+    assert.equal("spun", server:get("/a/spin/150").body)
+    support.eventually(function() return server:metrics().fasterlua_spare_threads == 1 end, 1)
+    server:kill()
+  end)
+
   it("whose start hooks do not end does not keep the server from stopping", function()
     local dir = process.temporary_directory()
     local server = serve({ stuck_handler = "20s" }, { a = marked(counted(dir, [[
@@ -585,6 +648,45 @@ app:on_start(function() while loads == 1 do end end)
     assert.is_nil(server:log():find("killed", 1, true), server:log())
     server:stop()
     process.remove_directory(dir)
+  end)
+end)
+
+describe("a process that was stopped", function()
+  it("stops no handler when it goes on", function()
+    local server = serve()
+    local client = begin(server, "/a/spin/150")
+    sleep(0.05)
+    server:signal("STOP", server:server_pid())
+    sleep(1.5)
+    server:signal("CONT", server:server_pid())
+    expect(client, 200, "spun")
+    assert.is_nil(server:log():find("stuck handler", 1, true))
+    server:stop()
+  end)
+
+  it("is let alone while a debugger looks at it", function()
+    local server = serve { slow_handler = "20s" }
+    local text = ([[
+      local ffi = require "ffi"
+      ffi.cdef "long ptrace(int request, int pid, void *address, void *data); int pause(void);"
+      local seize = 0x4206
+      io.write(ffi.C.ptrace(seize, %d, nil, nil) == 0 and "attached" or "refused")
+      io.flush()
+      ffi.C.pause()
+    ]]):format(server:server_pid())
+    local debugger = process.spawn { argv = { "luajit", "-e", text },
+      output = server.dir .. "/debugger" }
+    support.eventually(function() return (process.read(server.dir .. "/debugger") or "") ~= "" end)
+    local attached = process.read(server.dir .. "/debugger") == "attached"
+    if attached then expect(begin(server, "/a/spin"), 200, "too late") end
+    process.signal(debugger, "KILL")
+    process.wait(debugger, 5)
+    if attached then
+      assert.is_nil(server:log():find("stuck handler", 1, true))
+      expect(stick(server), 503)
+    end
+    server:stop()
+    if not attached then return pending("nobody may debug here") end
   end)
 end)
 

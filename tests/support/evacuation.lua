@@ -59,6 +59,23 @@ app:post("/spin", function() spin(0.5) return "too late" end)
 app:get("/spin/{ms:int}", function(req) spin(req.params.ms / 1000) return "spun" end)
 app:get("/loop", function() while true do end end)
 app:get("/find", function() return ("a"):rep(3000):find((".-"):rep(20) .. "b") end)
+app:get("/search", function() return ("a"):rep(210):find((".-"):rep(3) .. "b") end)
+app:get("/command", function() os.execute "sleep 0.7" return "too late" end)
+-- Among others of its session that want the first processor, as the least of them.
+app:get("/starve", function(req)
+  ffi.cdef "int setpriority(int which, unsigned who, int nice);"
+  ffi.cdef "int sched_setaffinity(int tid, size_t size, const uint64_t *set);"
+  for _ = 1, 3 do
+    os.execute("timeout 60 taskset -c 0 luajit -e 'while true do end' & echo $! >>"
+      .. req.query.pids)
+  end
+  await(fl.sleep(0.5))
+  ffi.C.setpriority(0, 0, 19)
+  ffi.C.sched_setaffinity(0, 8, ffi.new("uint64_t[1]", 1))
+  spin(0.006)
+  return "starved"
+end)
+app:get("/usleep", function() ffi.C.usleep(20000000) end)
 app:get("/read", function() -- nobody writes; goes on after a signal
   local ends = ffi.new("int[2]")
   ffi.C.pipe(ends)
@@ -136,6 +153,7 @@ local time = ffi.new("b_time")
 local count, queue, event = 0, fl.queue(1), fl.event()
 app:get("/", function() return "b" end)
 app:get("/count", function() count = count + 1 return tostring(count) end)
+app:get("/number/{n:int}", function(req) return tostring(req.params.n) end)
 app:get("/thread", function() return tostring(tonumber(ffi.C.syscall(186))) end)
 app:get("/clock", function() -- of the day, as in the log
   ffi.C.clock_gettime(0, time)
