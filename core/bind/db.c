@@ -308,7 +308,9 @@ static void add_cdata(lua_State *L, fl_buffer *out, int number, int sql)
 static void add_table(lua_State *L, fl_buffer *out, int number, int sql)
 {
     size_t at = fl_values_begin_json(out);
-    if (fl_json_encode(L, lua_gettop(L), out) < 0) {
+    const fl_state *state = fl_state_of(L);
+    size_t most = state ? (size_t)state->thread->settings->json_bytes : FL_JSON_BYTES;
+    if (fl_json_encode(L, lua_gettop(L), out, most) < 0) {
         lua_pushfstring(L, "argument %d: %s", number, lua_tostring(L, -1));
         raise_message(L, "argument", sql);
     }
