@@ -99,13 +99,22 @@ local function loaded_routes(self, policy)
   return routes
 end
 
+-- The module is loaded by whoever opens a database.
+local function has_database()
+  local db = package.loaded["fasterlua.db"]
+  return db ~= nil and db.first() ~= nil
+end
+
 local function start_of(self, name)
-  if #self._start_hooks == 0 and #self._jobs == 0 then
+  if #self._start_hooks == 0 and #self._jobs == 0 and not has_database() then
     return nil
   end
   return function()
     for _, hook in ipairs(self._start_hooks) do
       hook()
+    end
+    if has_database() then
+      require("fasterlua.migrations.notice").begin(name)
     end
     if #self._jobs > 0 then
       require("fasterlua.schedule").start(self, name)
