@@ -3,7 +3,7 @@
 --     require("fasterlua.migrations.notice").begin("shop") -- behind the app's start hooks
 --
 -- It looks once, in a task of its own, at the folder `migrations` and at the database that the app
--- opened first, which are those of `fasterlua db`. Nothing waits for it, and a database that is away
+-- opened first, those of `fasterlua db`. Nothing waits for it, and a database that is away
 -- is no reason not to start. Of all states that start at about the same time one looks; in the same
 -- process none looks again.
 
