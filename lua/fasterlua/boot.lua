@@ -65,6 +65,25 @@ local function check_name(names, entry)
   names[name] = pattern
 end
 
+local function source_of(handler)
+  local info = debug.getinfo(handler, "S")
+  return info.what == "C" and "C" or ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
+-- The same method and pattern twice; what they call their parameters makes no difference. C's
+-- router sees more: patterns that differ in writing and match the same.
+local function check_taken(taken, entry)
+  local pattern = entry.pattern:gsub("{[%a_][%w_]*(:?%w*)}", "{%1}")
+  local key = entry.route.method .. " " .. pattern
+  local first = taken[key]
+  if first then
+    error(("route %q (%s): taken already by %q (%s)"):format(
+      entry.route.method .. " " .. entry.pattern, source_of(entry.route.handler), first.pattern,
+      source_of(first.route.handler)), 0)
+  end
+  taken[key] = entry
+end
+
 -- A handler without a chain stays the app's own function: this is the hot path. In development
 -- there always is one: it shows errors to the client.
 local function handler_of(policy, entry)
@@ -90,10 +109,11 @@ local function loaded_route(policy, entry)
 end
 
 local function loaded_routes(self, policy)
-  local names, routes = {}, {}
+  local names, taken, routes = {}, {}, {}
   for index, entry in ipairs(router.flatten(self)) do
     url.parse(entry.pattern)
     check_name(names, entry)
+    check_taken(taken, entry)
     routes[index] = loaded_route(policy, entry)
   end
   return routes
