@@ -61,6 +61,7 @@ return {
   cookie_bytes = "8KB", -- all cookies of a request together
   json_depth = 96, -- nesting of JSON that is read
   json_nodes = 1000000, -- values in JSON that is read
+  json_bytes = "64MB", -- of one value as JSON that is written; a larger answer is 500
 
   -- Time of a request
   head_timeout = "10s", -- for a whole request head; then 408

@@ -8,13 +8,17 @@
 #include "number.h"
 
 #define MODULE_NODES 1000000
+#define LIMIT "fasterlua.json_bytes" /* registry name */
+
+enum { MOST = 2 }; /* upvalue: bytes that encode writes at most */
 
 /* encode(value) -> string   [-0, +1, e] */
 static int module_encode(lua_State *L)
 {
     luaL_checkany(L, 1);
     fl_buffer *out = fl_lua_buffer_take(L);
-    if (fl_json_encode(L, 1, out) != 0) return luaL_error(L, "%s", lua_tostring(L, -1));
+    size_t most = (size_t)lua_tonumber(L, lua_upvalueindex(MOST));
+    if (fl_json_encode(L, 1, out, most) != 0) return luaL_error(L, "%s", lua_tostring(L, -1));
     return fl_lua_buffer_push(L, out);
 }
 
@@ -69,12 +73,26 @@ void fl_json_open(lua_State *L)
     fl_int64_open(L);
 }
 
+void fl_json_limit(lua_State *L, size_t most)
+{
+    lua_pushnumber(L, (lua_Number)most);
+    lua_setfield(L, LUA_REGISTRYINDEX, LIMIT);
+}
+
 void fl_json_push_integer(lua_State *L, int64_t number)
 {
     if (number >= -FL_NUMBER_EXACT && number <= FL_NUMBER_EXACT)
         lua_pushnumber(L, (lua_Number)number);
     else
         fl_int64_push(L, number);
+}
+
+static void push_limit(lua_State *L)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, LIMIT);
+    if (!lua_isnil(L, -1)) return;
+    lua_pop(L, 1);
+    lua_pushnumber(L, FL_JSON_BYTES);
 }
 
 int fl_json_module(lua_State *L)
@@ -88,7 +106,8 @@ int fl_json_module(lua_State *L)
     lua_createtable(L, 0, 5);
     luaL_setfuncs(L, functions, 0);
     fl_lua_buffer_new(L);
-    lua_pushcclosure(L, module_encode, 1);
+    push_limit(L);
+    lua_pushcclosure(L, module_encode, 2);
     lua_setfield(L, -2, "encode");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");

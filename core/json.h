@@ -7,8 +7,8 @@
  * columns in their order, null for nil; any other table is a list when its keys are 1 … n, an
  * object when all keys are strings, and when empty `{}`, or `[]` if it is marked with fl.array.
  * Refused with the path in the message: NaN and infinities, cycles and nesting beyond 96, mixed or
- * sparse keys, invalid UTF-8, functions, userdata, threads, futures. Other metatables are not
- * looked at: no metamethod runs.
+ * sparse keys, invalid UTF-8, functions, userdata, threads, futures, and more than `most` bytes.
+ * Other metatables are not looked at: no metamethod runs.
  *
  * Decoding is RFC 8259 to the letter: no trailing bytes, no control characters, UTF-8 checked,
  * surrogates paired, depth and node count limited, integers beyond 2^53 that fit become int64
@@ -25,6 +25,7 @@
 #include "slice.h"
 
 #define FL_JSON_DEPTH 96
+#define FL_JSON_BYTES (64u << 20)       /* of what is written, where no settings say otherwise */
 #define FL_JSON_ARRAY "fasterlua.array" /* registry name of the metatable that marks a list */
 
 /* Registers what the others need in this state (the mark's metatable, int64 access). Once per
@@ -32,11 +33,16 @@
  * hidden afterwards. */
 void fl_json_open(lua_State *L);
 
-/* Appends the value at `index` to `out`. Returns 0, or UV_EINVAL with a message pushed ("cannot
+/* What encode() of the Lua module writes at most, FL_JSON_BYTES otherwise; before the module is
+ * required.  [-0, +0, m] */
+void fl_json_limit(lua_State *L, size_t most);
+
+/* Appends the value at `index` to `out`, `most` bytes at most; a string's escapes may take six
+ * times its room before that is noticed. Returns 0, or UV_EINVAL with a message pushed ("cannot
  * encode items[3].name: invalid UTF-8"), or UV_ENOMEM with one when `out` cannot grow; `out` is
  * then cut back to its former size. Raises nothing but Lua's own memory errors, when the Lua stack
  * cannot grow.  [-0, +0|1, m] */
-int fl_json_encode(lua_State *L, int index, fl_buffer *out);
+int fl_json_encode(lua_State *L, int index, fl_buffer *out, size_t most);
 
 /* Pushes the decoded value; or returns UV_EINVAL with a message naming the byte offset (from 1)
  * pushed instead. `depth` counts lists and objects within each other (FL_JSON_DEPTH at most),

@@ -25,7 +25,8 @@ typedef struct encoder {
     lua_State *L;
     fl_buffer *out;
     const step *path;
-    const void *mark; /* the metatable of lists, once it was needed */
+    const void *mark;   /* the metatable of lists, once it was needed */
+    size_t begin, most; /* where the text begins in `out`; bytes it may have */
     unsigned depth;
     size_t said;
     char message[512];
@@ -84,6 +85,20 @@ static bool refuse(encoder *e, const char *what)
     }
     say(e, "%s", what);
     return false;
+}
+
+static bool refuse_size(encoder *e)
+{
+    char what[96];
+    (void)snprintf(what, sizeof(what), "more than %zu bytes of JSON (json_bytes)", e->most);
+    return refuse(e, what);
+}
+
+/* Whether `extra` more bytes may be written. */
+static bool has_room(const encoder *e, size_t extra)
+{
+    size_t written = e->out->size - e->begin;
+    return written <= e->most && extra <= e->most - written;
 }
 
 static fl_slice string_at(lua_State *L, int index)
@@ -156,6 +171,7 @@ static bool encode_member(encoder *e)
     lua_State *L = e->L;
     if (lua_type(L, -2) != LUA_TSTRING) return refuse(e, "a table with mixed keys");
     step here = {e->path, string_at(L, -2), 0};
+    if (!has_room(e, here.key.size)) return refuse_size(e);
     if (!fl_json_string_write(e->out, here.key)) return refuse(e, "a key that is invalid UTF-8");
     fl_buffer_byte(e->out, ':');
     e->path = &here;
@@ -335,10 +351,18 @@ static bool refuse_userdata(encoder *e)
     return refuse(e, "a userdata");
 }
 
+static bool encode_string(encoder *e)
+{
+    fl_slice text = string_at(e->L, -1);
+    if (!has_room(e, text.size)) return refuse_size(e);
+    return fl_json_string_write(e->out, text) || refuse(e, "invalid UTF-8");
+}
+
 /* The value on top of the stack, which stays there; after a failure more may lie above it. */
 static bool encode_value(encoder *e)
 {
     lua_State *L = e->L;
+    if (!has_room(e, 1)) return refuse_size(e);
     switch (lua_type(L, -1)) {
     case LUA_TNIL: FL_BUFFER_LITERAL(e->out, "null"); return true;
     case LUA_TBOOLEAN:
@@ -348,8 +372,7 @@ static bool encode_value(encoder *e)
             FL_BUFFER_LITERAL(e->out, "false");
         return true;
     case LUA_TNUMBER: return encode_number(e, lua_tonumber(L, -1));
-    case LUA_TSTRING:
-        return fl_json_string_write(e->out, string_at(L, -1)) || refuse(e, "invalid UTF-8");
+    case LUA_TSTRING: return encode_string(e);
     case LUA_TTABLE: return encode_table(e);
     case LUA_TLIGHTUSERDATA:
         if (lua_touserdata(L, -1)) return refuse(e, "a light userdata");
@@ -363,7 +386,17 @@ static bool encode_value(encoder *e)
     }
 }
 
-int fl_json_encode(lua_State *L, int index, fl_buffer *out)
+static int encode(encoder *e)
+{
+    bool encoded = encode_value(e);
+    if (encoded && e->out->failed) {
+        (void)refuse(e, "not enough memory");
+        return UV_ENOMEM;
+    }
+    return encoded && (has_room(e, 0) || refuse_size(e)) ? 0 : UV_EINVAL;
+}
+
+int fl_json_encode(lua_State *L, int index, fl_buffer *out, size_t most)
 {
     encoder e;
     e.L = L;
@@ -371,18 +404,15 @@ int fl_json_encode(lua_State *L, int index, fl_buffer *out)
     e.path = NULL;
     e.mark = NULL;
     e.depth = 0;
+    e.begin = out->size;
+    e.most = most;
     int top = lua_gettop(L);
-    size_t size = out->size;
     luaL_checkstack(L, 8, "to encode JSON");
     lua_pushvalue(L, index);
-    int error = encode_value(&e) ? 0 : UV_EINVAL;
-    if (!error && out->failed) {
-        (void)refuse(&e, "not enough memory");
-        error = UV_ENOMEM;
-    }
+    int error = encode(&e);
     lua_settop(L, top);
     if (!error) return 0;
-    out->size = size;
+    out->size = e.begin;
     lua_pushlstring(L, e.message, e.said);
     return error;
 }

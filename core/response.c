@@ -400,7 +400,8 @@ static int send_value(fl_request *request, lua_State *co, const fl_answer *answe
     fl_buffer *scratch = &request->thread->scratch;
     size_t at = scratch->size;
     size_t lines_at = lines.size ? (size_t)(lines.data - scratch->data) : 0;
-    int status = fl_json_encode(co, answer->value, scratch);
+    int status =
+        fl_json_encode(co, answer->value, scratch, (size_t)request->thread->settings->json_bytes);
     if (status < 0) return status;
     if (lines.size) lines.data = scratch->data + lines_at;
     send_json(request, answer->status, answer->type, lines,

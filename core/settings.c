@@ -59,6 +59,7 @@ static const field fields[] = {
     {COUNT, MEMBER(cookie_bytes)},
     {COUNT, MEMBER(json_depth)},
     {COUNT, MEMBER(json_nodes)},
+    {COUNT, MEMBER(json_bytes)},
     {TIME, MEMBER(head_timeout)},
     {COUNT, MEMBER(body_rate)},
     {TIME, MEMBER(body_grace)},

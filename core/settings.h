@@ -53,7 +53,8 @@ typedef struct fl_settings {
     uint64_t request_line, header_block, header_fields;
     uint64_t chunk_extensions, trailer_block, trailer_fields;
     uint64_t max_body, form_fields, cookie_fields, cookie_bytes;
-    uint64_t json_depth, json_nodes;
+    uint64_t json_depth, json_nodes; /* of what is read */
+    uint64_t json_bytes;             /* of what is written */
     uint64_t head_timeout, body_rate, body_grace, keep_alive, handler_timeout, write_stall;
     uint64_t requests_per_connection, connections, limit_requests; /* limit_requests 0 = none */
     uint64_t write_buffer; /* bytes a response may queue before write() suspends */

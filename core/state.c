@@ -78,7 +78,9 @@ void fl_state_preload(lua_State *L)
                                        {"fasterlua.digest", fl_digest_module},
                                        {"fasterlua.compress", fl_compress_module},
                                        {NULL, NULL}};
+    const fl_state *state = fl_state_of(L);
     fl_json_open(L);
+    if (state) fl_json_limit(L, (size_t)state->thread->settings->json_bytes);
     fl_border_open(L);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "preload");

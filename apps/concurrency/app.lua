@@ -35,7 +35,7 @@ local function sha256(data)
   return digest.hex("sha256", data)
 end
 
-app:post("/hash", { max_body = 64 * 1024 * 1024 }, function(req)
+app:post("/hash", { max_body = "64MB" }, function(req)
   return { sha256 = await(fl.run_in_state(sha256, req:text())) }
 end)
 
@@ -45,7 +45,7 @@ local function gzip(text)
   return #compress.compress("gzip", text)
 end
 
-app:post("/batch-compress", { max_body = 16 * 1024 * 1024 }, function(req)
+app:post("/batch-compress", { max_body = "16MB" }, function(req)
   local texts = req:json()
   if not fl.json.is_array(texts) and #texts == 0 then
     return fl.http_error(422, "a list of texts is expected")

@@ -6,6 +6,8 @@
 #include "bind/db_error.h"
 #include "int64.h"
 #include "json.h"
+#include "state.h"
+#include "thread.h"
 #include "values.h"
 
 #define EXACT 9007199254740992.0 /* 2^53 */
@@ -35,7 +37,9 @@ static void add_cdata(lua_State *L, fl_buffer *out, int number, int sql)
 static void add_table(lua_State *L, fl_buffer *out, int number, int sql)
 {
     size_t at = fl_values_begin_json(out);
-    if (fl_json_encode(L, lua_gettop(L), out) < 0) {
+    const fl_state *state = fl_state_of(L);
+    size_t most = state ? (size_t)state->thread->settings->json_bytes : FL_JSON_BYTES;
+    if (fl_json_encode(L, lua_gettop(L), out, most) < 0) {
         lua_pushfstring(L, "argument %d: %s", number, lua_tostring(L, -1));
         fl_db_error_raise(L, "argument", sql);
     }

@@ -65,6 +65,25 @@ local function check_name(names, entry)
   names[name] = pattern
 end
 
+local function source_of(handler)
+  local info = debug.getinfo(handler, "S")
+  return info.what == "C" and "C" or ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
+-- The same method and pattern twice; what they call their parameters makes no difference. C's
+-- router sees more: patterns that differ in writing and match the same.
+local function check_taken(taken, entry)
+  local pattern = entry.pattern:gsub("{[%a_][%w_]*(:?%w*)}", "{%1}")
+  local key = entry.route.method .. " " .. pattern
+  local first = taken[key]
+  if first then
+    error(("route %q (%s): taken already by %q (%s)"):format(
+      entry.route.method .. " " .. entry.pattern, source_of(entry.route.handler), first.pattern,
+      source_of(first.route.handler)), 0)
+  end
+  taken[key] = entry
+end
+
 -- A handler without a chain stays the app's own function: this is the hot path. In development
 -- there always is one: it shows errors to the client.
 local function handler_of(policy, entry)
@@ -90,22 +109,32 @@ local function loaded_route(policy, entry)
 end
 
 local function loaded_routes(self, policy)
-  local names, routes = {}, {}
+  local names, taken, routes = {}, {}, {}
   for index, entry in ipairs(router.flatten(self)) do
     url.parse(entry.pattern)
     check_name(names, entry)
+    check_taken(taken, entry)
     routes[index] = loaded_route(policy, entry)
   end
   return routes
 end
 
+-- The module is loaded by whoever opens a database.
+local function has_database()
+  local db = package.loaded["fasterlua.db"]
+  return db ~= nil and db.first() ~= nil
+end
+
 local function start_of(self, name)
-  if #self._start_hooks == 0 and #self._jobs == 0 then
+  if #self._start_hooks == 0 and #self._jobs == 0 and not has_database() then
     return nil
   end
   return function()
     for _, hook in ipairs(self._start_hooks) do
       hook()
+    end
+    if has_database() then
+      require("fasterlua.migrations.notice").begin(name)
     end
     if #self._jobs > 0 then
       require("fasterlua.schedule").start(self, name)

@@ -4,14 +4,68 @@
 
 local future = require "fasterlua.future"
 
-local pcall, rawget, tostring, type = pcall, rawget, tostring, type -- whatever the app does to them
+-- whatever the app does to them
+local getmetatable, pairs, pcall, rawget, tostring, type =
+  getmetatable, pairs, pcall, rawget, tostring, type
+local concat, sort = table.concat, table.sort
+
+local DETAILS = { "code", "detail", "hint", "constraint", "sql" } -- fields of errors of operations
+local FIELDS_MOST, TEXT_MOST = 12, 500 -- bytes
 
 local report = {}
 
-local function message_of(err)
-  local message = type(err) == "table" and rawget(err, "message")
-  local ok, text = pcall(tostring, message or err)
+local function shorten(text)
+  return #text > TEXT_MOST and text:sub(1, TEXT_MOST) .. " …" or text
+end
+
+local function text_of(value)
+  local ok, text = pcall(tostring, value)
   return ok and text or "(error object that tostring cannot show)"
+end
+
+local function shown(value)
+  return type(value) == "string" and ("%q"):format(shorten(value)) or text_of(value)
+end
+
+-- A table that the app has raised: { item = "tea", kind = "out_of_stock" }
+local function fields_of(err)
+  local fields = {}
+  for name, value in pairs(err) do
+    fields[#fields + 1] = ("%s = %s"):format(text_of(name), shown(value))
+  end
+  sort(fields)
+  for index = FIELDS_MOST + 1, #fields do
+    fields[index] = index == FIELDS_MOST + 1 and "…" or nil
+  end
+  return fields[1] and "{ " .. concat(fields, ", ") .. " }" or "an empty table"
+end
+
+local function details_of(err)
+  local lines = {}
+  for index = 1, #DETAILS do
+    local name = DETAILS[index]
+    local value = rawget(err, name)
+    if type(value) == "string" or type(value) == "number" then
+      lines[#lines + 1] = ("\n  %s: %s"):format(name, shorten(text_of(value)))
+    end
+  end
+  return concat(lines)
+end
+
+--- What is said of it without a traceback.
+---@param err any the error value
+---@return string
+function report.message(err)
+  if type(err) ~= "table" then
+    return text_of(err)
+  end
+  local message = rawget(err, "message")
+  if message ~= nil then
+    return text_of(message) .. details_of(err)
+  end
+  local metatable = getmetatable(err)
+  local has_text = metatable ~= nil and (type(metatable) ~= "table" or metatable.__tostring)
+  return has_text and text_of(err) or fields_of(err)
 end
 
 --- The text that is logged.
@@ -19,7 +73,9 @@ end
 ---@param traceback string of the coroutine that it ended
 ---@return string
 function report.explain(err, traceback)
-  return message_of(err) .. "\n" .. future.traceback(err, traceback)
+  traceback = future.traceback(err, traceback)
+  local is_empty = traceback:find("^stack traceback:%s*$") or traceback == ""
+  return is_empty and report.message(err) or report.message(err) .. "\n" .. traceback
 end
 
 return report

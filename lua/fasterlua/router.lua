@@ -8,17 +8,19 @@
 -- so the order of `use`, `include` and routes in the file does not matter.
 
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
+local url = require "fasterlua.url"
 
 local router = {}
 
 ---@class fasterlua.RouteOptions
 ---@field name? string for `app:url_for`
----@field timeout? number seconds to the first byte of the answer, 0 for none
----@field max_body? integer bytes of the request's body
+---@field timeout? number|string seconds to the first byte of the answer, or "500ms"; 0 for none
+---@field max_body? integer|string bytes of the request's body, or "10MB"
 ---@field cancel? boolean stop the handler when the client leaves; default only for GET and HEAD
 ---@field replay? boolean may run once more when its Lua state had to be replaced
----@field stuck? number|false seconds of CPU before the handler counts as stuck
----@field blocked? number|false seconds without running or waiting for a processor, likewise
+---@field stuck? number|string|false seconds of CPU before the handler counts as stuck
+---@field blocked? number|string|false seconds without running or waiting for a processor, likewise
 ---@field run_in? "cpu"|"blocking"|fasterlua.Pool the pool in whose states the handler runs
 
 ---@class fasterlua.Router
@@ -49,15 +51,16 @@ local function is_place(value)
     or (type(metatable) == "table" and metatable.__name == "fasterlua.pool")
 end
 
--- What each route option must be: a check, and its words.
+-- What each route option must be: a check, its words, and how a text is read.
 local options_known = {
   name = { function(value) return type(value) == "string" and value ~= "" end, "a string" },
-  timeout = { is_limit, "seconds, 0 for none" },
-  max_body = { function(value) return is_limit(value) and value % 1 == 0 end, "a number of bytes" },
+  timeout = { is_limit, 'seconds, or a time as "500ms"; 0 for none', units.seconds },
+  max_body = { function(value) return is_limit(value) and value % 1 == 0 end,
+    'a number of bytes, or a size as "10MB"', units.bytes },
   cancel = { is_flag, "true or false" },
   replay = { is_flag, "true or false" },
-  stuck = { is_limit_or_off, "seconds, or false" },
-  blocked = { is_limit_or_off, "seconds, or false" },
+  stuck = { is_limit_or_off, 'seconds, a time as "500ms", or false', units.seconds },
+  blocked = { is_limit_or_off, 'seconds, a time as "500ms", or false', units.seconds },
   run_in = { is_place, '"cpu", "blocking" or a pool' },
 }
 
@@ -67,17 +70,22 @@ for name in pairs(options_known) do
 end
 table.sort(option_names)
 
-local function check_options(label, options)
+-- A copy, with times in seconds and sizes in bytes.
+local function read_options(label, options)
+  local read = {}
   for option, value in pairs(options) do
     local known = options_known[option]
     if not known then
       local hint = suggest.hint(tostring(option), option_names)
       error(("%s: unknown option %q%s"):format(label, tostring(option), hint), 0)
-    elseif not known[1](value) then
+    end
+    read[option] = known[3] and type(value) == "string" and known[3](value) or value
+    if not known[1](read[option]) then
       local message = "%s: option %q must be %s, got %s"
       error(message:format(label, option, known[2], tostring(value)), 0)
     end
   end
+  return read
 end
 
 local function check_path(label, path)
@@ -86,6 +94,7 @@ local function check_path(label, path)
   elseif path ~= "" and path:sub(1, 1) ~= "/" then
     error(('%s: the path must start with "/"'):format(label), 0)
   end
+  url.parse(path)
 end
 
 local function check_handler(label, handler)
@@ -104,8 +113,8 @@ local function new_route(method, path, options, handler)
     error(("%s: options must be a table, got %s"):format(label, type(options)), 0)
   end
   check_handler(label, handler)
-  check_options(label, options)
-  return { method = method, path = path, options = options, handler = handler }
+  return { method = method, path = path, options = read_options(label, options),
+    handler = handler }
 end
 
 -- Errors of declarations point at the app's line that called the public function.
@@ -117,6 +126,13 @@ local function at_caller(fn, ...)
   return result
 end
 
+-- `app.get("/", fn)` is the same mistake each time.
+local function check_self(self, name)
+  if type(self) ~= "table" or not self._entries then
+    error(("%s: call it with a colon, as app:%s(…)"):format(name, name), 3)
+  end
+end
+
 local function declare(self, route)
   self._entries[#self._entries + 1] = route
   self._named = false
@@ -124,7 +140,9 @@ local function declare(self, route)
 end
 
 for _, method in ipairs { "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS" } do
-  methods[method:lower()] = function(self, path, options, handler)
+  local name = method:lower()
+  methods[name] = function(self, path, options, handler)
+    check_self(self, name)
     declare(self, at_caller(new_route, method, path, options, handler))
     return self
   end
@@ -152,6 +170,7 @@ end
 ---@param handler? function
 ---@return fasterlua.Router self
 function methods:route(list, path, options, handler)
+  check_self(self, "route")
   for _, name in ipairs(type(list) == "table" and list or { list }) do
     local method = at_caller(check_method, name)
     declare(self, at_caller(new_route, method, path, options, handler))
@@ -164,6 +183,7 @@ end
 ---@param fn fun(req: fasterlua.Request, next: function): any
 ---@return fasterlua.Router self
 function methods:use(fn)
+  check_self(self, "use")
   if type(fn) ~= "function" then
     error(("use: a function expected, got %s"):format(type(fn)), 2)
   end
@@ -195,6 +215,7 @@ end
 ---@param options? { prefix?: string } a prefix before the router's own
 ---@return fasterlua.Router self
 function methods:include(included, options)
+  check_self(self, "include")
   if getmetatable(included) ~= Router then
     error(("include: a router expected, got %s"):format(type(included)), 2)
   elseif contains(included, self) then

@@ -18,6 +18,7 @@ local core_log = require "fasterlua.core.log"
 local cron = require "fasterlua.cron"
 local future = require "fasterlua.future"
 local leases = require "fasterlua.lease"
+local report = require "fasterlua.report"
 local suggest = require "fasterlua.suggest"
 
 local await = future.await
@@ -166,7 +167,8 @@ local function run(job)
   elseif future.is_cancelled(err) then
     core_log.line("warn", ("the job %q was cancelled (%s)"):format(job.name, err.reason))
   else
-    core_log.unhandled(("the job %q failed: %s"):format(job.name, tostring(err)), traceback or "")
+    core_log.unhandled(("the job %q failed: %s"):format(job.name, report.message(err)),
+      traceback or "")
   end
 end
 

@@ -238,6 +238,7 @@ local rules = {
   cookie_bytes = size(64, MB),
   json_depth = integer(1, 96), -- what the encoder and messages between states allow
   json_nodes = integer(1, 100000000),
+  json_bytes = size(KB, 2 * GB),
   head_timeout = time(0.01, HOUR),
   body_rate = size(0, GB),
   body_grace = time(0, HOUR),

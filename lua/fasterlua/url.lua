@@ -61,6 +61,7 @@ local function parse_parameter(pattern, inside)
     error(("route %q: %q is no parameter: write {name} or {name:type}"):format(pattern, inside), 0)
   elseif kind ~= "" and not writers[kind] or kind == "text" then
     local hint = suggest.hint(kind, type_names)
+    hint = hint ~= "" and hint or ": int, number, uuid and path are known"
     error(("route %q: unknown parameter type %q%s"):format(pattern, kind, hint), 0)
   end
   return { name = name, writer = writers[kind == "" and "text" or kind] }

@@ -19,7 +19,7 @@ static lua_State *state_new(void)
 }
 
 /* What encoding the Lua expression gives: the JSON text, or the message. */
-static const char *encoded(const char *expression)
+static const char *encoded_within(const char *expression, size_t most)
 {
     static char result[4096];
     lua_State *L = state_new();
@@ -31,7 +31,7 @@ static const char *encoded(const char *expression)
         (void)snprintf(result, sizeof(result), "%s", lua_tostring(L, -1));
     } else {
         int top = lua_gettop(L);
-        int error = fl_json_encode(L, -1, &out);
+        int error = fl_json_encode(L, -1, &out, most);
         bool cut_back = error == 0 || out.size == 7;
         bool balanced = lua_gettop(L) == top + (error != 0);
         if (!cut_back || !balanced)
@@ -44,6 +44,11 @@ static const char *encoded(const char *expression)
     fl_buffer_close(&out);
     lua_close(L);
     return result;
+}
+
+static const char *encoded(const char *expression)
+{
+    return encoded_within(expression, FL_JSON_BYTES);
 }
 
 /* The text decoded and encoded again, or the message. */
@@ -62,7 +67,7 @@ static const char *again_of(fl_slice text, unsigned depth, size_t nodes)
         (void)snprintf(result, sizeof(result), "left-overs");
     else if (error)
         (void)snprintf(result, sizeof(result), "%s", lua_tostring(L, -1));
-    else if (fl_json_encode(L, -1, &out) != 0)
+    else if (fl_json_encode(L, -1, &out, FL_JSON_BYTES) != 0)
         (void)snprintf(result, sizeof(result), "%s", lua_tostring(L, -1));
     else
         (void)snprintf(result, sizeof(result), "%.*s", (int)out.size, out.data);
@@ -152,7 +157,7 @@ TEST(every_byte_is_found_at_every_place_of_a_string)
                 text[place] = (char)byte;
                 lua_pushlstring(L, text, size);
                 out.size = 0;
-                int error = fl_json_encode(L, -1, &out);
+                int error = fl_json_encode(L, -1, &out, FL_JSON_BYTES);
                 CHECK_EQUAL_INT(error, byte < 0x80 ? 0 : UV_EINVAL);
                 size_t grown = byte == '"' || byte == '\\' || (byte >= 8 && byte <= 13) ? 1 : 0;
                 if (byte < 0x20 && (!grown || byte == 11)) grown = 5;
@@ -473,6 +478,41 @@ static int decode_twice(lua_State *L)
     fl_slice text = FL_SLICE("[{\"a\":\"\\n\"},[1,2,3,4,5,6,7,8,9,10],\"\\u0041\"]");
     (void)fl_json_decode(L, text, 9, 99);
     return 1;
+}
+
+TEST(what_is_written_is_bounded)
+{
+    CHECK_STRING(encoded_within("{1,2,3}", 7), "[1,2,3]");
+    CHECK_STRING(encoded_within("{1,2,3}", 6),
+                 "cannot encode more than 6 bytes of JSON (json_bytes)");
+    CHECK_STRING(encoded_within("{1,2,{3,4}}", 6),
+                 "cannot encode [3][1]: more than 6 bytes of JSON (json_bytes)");
+    CHECK_STRING(encoded_within("'12345'", 7), "\"12345\"");
+    CHECK_STRING(encoded_within("'123456'", 7),
+                 "cannot encode more than 7 bytes of JSON (json_bytes)");
+    CHECK_STRING(encoded_within("'1\\n'", 4),
+                 "cannot encode more than 4 bytes of JSON (json_bytes)");
+    CHECK_STRING(encoded_within("{items = {('x'):rep(90)}}", 64),
+                 "cannot encode items[1]: more than 64 bytes of JSON (json_bytes)");
+    CHECK_STRING(encoded_within("{[('k'):rep(60)] = 1}", 32),
+                 "cannot encode more than 32 bytes of JSON (json_bytes)");
+    CHECK_STRING(encoded_within("12345", 4),
+                 "cannot encode more than 4 bytes of JSON (json_bytes)");
+}
+
+TEST(the_module_has_a_bound_of_its_own)
+{
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    fl_json_open(L);
+    fl_json_limit(L, 8);
+    lua_pushcfunction(L, fl_json_module);
+    lua_call(L, 0, 1);
+    lua_setglobal(L, "json");
+    CHECK_EQUAL_INT(luaL_dostring(L, "assert(json.encode{1,2,3} == '[1,2,3]')"), 0);
+    CHECK_EQUAL_INT(luaL_dostring(L, "json.encode{1,2,3,4}"), 1);
+    CHECK(strstr(lua_tostring(L, -1), "more than 8 bytes of JSON (json_bytes)") != NULL);
+    lua_close(L);
 }
 
 typedef struct heap {

@@ -31,7 +31,7 @@ static void check(bool promise)
 
 static void encode(lua_State *L, fl_buffer *out)
 {
-    check(fl_json_encode(L, -1, out) == 0);
+    check(fl_json_encode(L, -1, out, FL_JSON_BYTES) == 0);
     check(fl_utf8_valid(fl_slice_of(out->data, out->size)));
     lua_settop(L, 0);
 }

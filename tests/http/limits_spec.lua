@@ -15,6 +15,11 @@ app:get("/nap", function() await(fl.sleep(0.5)) return "napped" end)
 app:get("/big", function() return ("x"):rep(8 * 1024 * 1024) end)
 app:get("/path/{rest:path}", function() return "path" end)
 app:post("/echo", function(req) return req:text() end)
+app:get("/json/{n:int}", function(req) return { items = { ("x"):rep(req.params.n) } } end)
+app:get("/encode/{n:int}", function(req)
+  local ok, message = pcall(fl.json.encode, { ("x"):rep(req.params.n) })
+  return ok and "encoded" or message
+end)
 app:post("/large", { max_body = 1000 }, function(req) return tostring(#req:text()) end)
 
 return app
@@ -228,6 +233,24 @@ support.describe_server("limits of size", {
     assert.equal(200, ask_chunks "0\r\nX: y\r\nX: y\r\n\r\n")
     assert.not_equal(200, ask_chunks "0\r\nX: y\r\nX: y\r\nX: y\r\n\r\n")
     assert.not_equal(200, ask_chunks("0\r\nX: " .. ("y"):rep(100) .. "\r\n\r\n"))
+  end)
+end)
+
+support.describe_server("the limit of JSON that is written", {
+  app = app, settings = { json_bytes = "1KB" },
+}, function(get_server)
+  it("answers 500, and the log names the place and the setting", function()
+    assert.equal(200, get_server():get("/json/1000").status)
+    assert.equal(500, get_server():get("/json/1020").status)
+    assert.is_truthy(get_server():wait_log(
+      "cannot encode items%[1%]: more than 1024 bytes of JSON %(json_bytes%)"))
+    assert.equal(200, get_server():get("/json/1000").status)
+  end)
+
+  it("holds for fl.json.encode", function()
+    assert.equal("encoded", get_server():get("/encode/1020").body)
+    assert.equal("cannot encode [1]: more than 1024 bytes of JSON (json_bytes)",
+      get_server():get("/encode/1024").body)
   end)
 end)
 

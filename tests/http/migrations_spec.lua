@@ -378,6 +378,104 @@ databases.describe("on a server", "mariadb", {}, function(get_server)
   end)
 end)
 
+describe("a server that starts", function()
+  local root, server
+
+  before_each(function()
+    root = process.temporary_directory()
+    os.execute("mkdir -p " .. root .. "/shop/migrations " .. root .. "/blog/migrations")
+  end)
+
+  after_each(function()
+    if server then
+      server:stop()
+      server = nil
+    end
+    process.remove_directory(root)
+  end)
+
+  local function write(name, text)
+    local file = assert(io.open(root .. "/" .. name, "w"))
+    file:write(text)
+    file:close()
+  end
+
+  local function write_app(name, url, extra)
+    write(name .. "/app.lua", ([[
+local fl = require "fasterlua"
+local app = fl.app {}
+local db = fl.db(%q, { connect_timeout = "300ms" })
+app:get("/", function() return fl.await(db:value "select 1") end)
+%s
+return app
+]]):format(url, extra or ""))
+  end
+
+  local function start(flags)
+    server = support.start { dir = root, flags = flags or { "--threads", "2" } }
+    return server
+  end
+
+  local PENDING = "warn  migrations are not applied"
+
+  local function count_warnings()
+    return lines_with(server:log(), PENDING)
+  end
+
+  -- What would have been logged has been: each app's check ends before this one's.
+  local function wait_for_all(name)
+    assert.is_truthy(server:wait_log(PENDING .. "[^\n]*app=" .. name), server:log())
+    process.sleep(0.2 * support.slowdown)
+  end
+
+  it("says once for each app that migrations are not applied", function()
+    write_app("shop", "sqlite:shop.db")
+    write("shop/migrations/0001_items.sql", ITEMS)
+    write("shop/migrations/0002_fill.sql", FILLED)
+    write_app("blog", "sqlite:blog.db")
+    write("blog/migrations/0001_posts.sql", ITEMS)
+    start()
+    wait_for_all "shop"
+    wait_for_all "blog"
+    assert.equal(2, count_warnings())
+    assert.is_truthy(server:log():find("migrations are not applied: 0001_items.sql and 1 more; "
+      .. "fasterlua db migrate applies them", 1, true), server:log())
+    assert.is_truthy(server:log():find("database=sqlite:blog.db", 1, true))
+  end)
+
+  it("says nothing of an app that applies them itself, or has none to apply", function()
+    write_app("shop", "sqlite:shop.db", [[
+app:on_start(function() require("fasterlua.migrations").apply(db) end)]])
+    write("shop/migrations/0001_items.sql", ITEMS)
+    write_app("blog", "sqlite:blog.db")
+    write("blog/migrations/0001_posts.sql", ITEMS)
+    os.execute(("cp -r %s/shop %s/bare && rm -r %s/bare/migrations"):format(root, root, root))
+    write_app("bare", "sqlite:bare.db")
+    start { "--threads", "2", "--workers", "2" }
+    wait_for_all "blog"
+    assert.equal(1, count_warnings())
+    assert.is_nil(server:log():find("unknown whether", 1, true), server:log())
+  end)
+
+  it("neither waits for a database that is away nor fails", function()
+    write_app("shop", "postgres://nobody@127.0.0.1:1/none")
+    write("shop/migrations/0001_items.sql", ITEMS)
+    write("blog/app.lua", 'return require("fasterlua").app {}')
+    start()
+    assert.equal(503, server:get("/shop/").status)
+    assert.is_truthy(server:wait_log("unknown whether migrations are applied[^\n]*app=shop"))
+    assert.equal(0, count_warnings())
+  end)
+
+  it("says so of files that it cannot read, too", function()
+    write_app("shop", "sqlite:shop.db")
+    write("shop/migrations/items.sql", ITEMS)
+    start()
+    assert.is_truthy(server:wait_log("unknown whether migrations are applied[^\n]*the name of a "
+      .. "migration begins with its version"))
+  end)
+end)
+
 describe("the command db", function()
   local root
 

@@ -7,6 +7,7 @@
 local core_log = require "fasterlua.core.log"
 local core_response = require "fasterlua.core.response"
 local future = require "fasterlua.future"
+local report = require "fasterlua.report"
 local response = require "fasterlua.response"
 
 local on_failure, take_traceback = future.on_failure, future.take_traceback
@@ -22,7 +23,7 @@ local chain = {}
 local function default_answer(policy, status, detail, headers, err, traceback)
   local answer = response.envelope(status, detail, headers)
   if traceback and policy.is_development then
-    answer.body.error, answer.body.traceback = tostring(err), traceback
+    answer.body.error, answer.body.traceback = report.message(err), traceback
   end
   return answer
 end
