@@ -7,6 +7,7 @@
 #include "pack.h"
 
 #include "../support/crossing.h"
+#include "../support/scarcity.h"
 
 typedef struct capped { /* an allocator that fails once */
     long blocks;        /* that live */
@@ -559,6 +560,57 @@ TEST(unpacking_survives_the_lack_of_memory)
     CHECK(failures > 20);
     p.to = state_new();
     close_pair(&p);
+}
+
+static pair *scarce;
+
+/* The function and its arguments lie in the sending state. */
+static int cross_scarcely(void)
+{
+    fl_buffer bytes;
+    fl_parcel there;
+    lua_State *from = scarce->from, *to = scarce->to;
+    fl_buffer_init(&bytes);
+    fl_parcel_init(&there);
+    int count = lua_gettop(from);
+    int status = fl_parcel_pack_function(&scarce->parcel, from, 1, "the function");
+    if (status == 0) status = fl_parcel_pack(&scarce->parcel, from, 2, count - 1, "argument");
+    if (lua_gettop(from) != count + (status < 0)) status = 1;
+    if (status == 0) status = fl_parcel_write(&scarce->parcel, &bytes);
+    if (status == 0) status = fl_parcel_read(&there, fl_slice_of(bytes.data, bytes.size));
+    if (status == 0) {
+        status = fl_parcel_unpack(&there, to);
+        if (status > 0) status = status != count || lua_gettop(to) != count;
+    }
+    lua_settop(from, count);
+    lua_settop(to, 0);
+    fl_parcel_close(&there);
+    fl_parcel_close(&scarce->parcel);
+    fl_buffer_close(&bytes);
+    return status;
+}
+
+static int cross_from_anew(void)
+{
+    pair p;
+    scarcity_pause();
+    open_pair(&p);
+    const char *source = "local function f(n) return n end "
+                         "local function g(n) return f(n), require('counter').add() end "
+                         "return g, ('x'):rep(70000), {a = {1, 2, ('y'):rep(70000)}}, math.huge";
+    scarce = &p;
+    int status = run(p.from, source) < 0;
+    scarcity_resume();
+    if (status == 0) status = cross_scarcely();
+    scarcity_pause();
+    close_pair(&p);
+    return status;
+}
+
+/* Functions are remembered where there is memory for it. */
+TEST(without_memory_nothing_crosses)
+{
+    CHECK_SCARCITY_COPES(cross_from_anew);
 }
 
 TEST_MAIN
