@@ -640,8 +640,8 @@ TEST(ten_thousand_routes_are_told_apart)
 
 static int add_all(fl_router *router)
 {
-    static const char *const patterns[] = {"/",         "/a/{id:int}", "/a/{u:uuid}", "/b%20c/d",
-                                           "/e/{rest:path}", "/f",     "/g",          "/h"};
+    static const char *const patterns[] = {
+        "/", "/a/{id:int}", "/a/{u:uuid}", "/b%20c/d", "/e/{rest:path}", "/f", "/g", "/h"};
     char error[512];
     int status = 0;
     for (uint32_t i = 0; status == 0 && i < sizeof(patterns) / sizeof(*patterns); i++)
@@ -655,8 +655,8 @@ static int find_encoded(const fl_router *router, const char *path, fl_route_resu
     fl_buffer scratch;
     fl_match match;
     fl_buffer_init(&scratch);
-    fl_route_result result = fl_router_match(router, FL_SLICE("GET"), fl_slice_from_string(path),
-                                             &scratch, &match);
+    fl_route_result result =
+        fl_router_match(router, FL_SLICE("GET"), fl_slice_from_string(path), &scratch, &match);
     int status = scratch.failed ? UV_ENOMEM : 0;
     if (result != (scratch.failed ? FL_ROUTE_BAD_PATH : expected)) status = 1;
     fl_buffer_close(&scratch);

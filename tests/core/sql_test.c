@@ -638,9 +638,9 @@ TEST(deep_nesting_and_long_texts_take_linear_time)
 static int read_and_write(void)
 {
     static const char text[] = "select ?, ?, ?, ?, ?, ?, ?, ?, ? from a where b in (?) and c = ?";
-    const uint32_t lengths[] = {
-        FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE,
-        FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, 300,           FL_SQL_SINGLE};
+    const uint32_t lengths[] = {FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE,
+                                FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE,
+                                FL_SQL_SINGLE, 300,           FL_SQL_SINGLE};
     char error[200];
     fl_sql sql;
     fl_buffer out;

@@ -3,10 +3,10 @@
  *     static int open_and_close(void) { …; return status; }
  *     CHECK_SCARCITY(open_and_close);
  *
- * runs it again and again: the first allocation fails, the second, …, until a run needs no more; and
- * once more all over with every allocation after that one failing too. What runs begins with nothing
- * and closes all it opened. It must return an error when an allocation has failed, 0 when none has,
- * and free all it took; CHECK_SCARCITY_COPES is for what may also do without the memory.
+ * runs it again and again: the first allocation fails, the second, …, until a run needs no more;
+ * and once more all over with every allocation after that one failing too. What runs begins with
+ * nothing and closes all it opened. It must return an error when an allocation has failed, 0 when
+ * none has, and free all it took; CHECK_SCARCITY_COPES is for what may also do without the memory.
  *
  * malloc, calloc, realloc, aligned_alloc, strdup, strndup and vasprintf are meant, called by the
  * core and the test (the linker's --wrap, in every unit test), on the thread that runs this: those
