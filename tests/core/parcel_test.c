@@ -563,28 +563,51 @@ TEST(unpacking_survives_the_lack_of_memory)
 }
 
 static pair *scarce;
+static fl_parcel arrived;
 
-/* The function and its arguments lie in the sending state. */
+/* The stack but for the job is the function and its arguments.  [-0, +1, e] */
+static int pack_job(lua_State *L)
+{
+    int count = lua_gettop(L);
+    int status = fl_parcel_pack_function(&scarce->parcel, L, 1, "the function");
+    if (status == 0) status = fl_parcel_pack(&scarce->parcel, L, 2, count - 1, "argument");
+    lua_pushinteger(L, lua_gettop(L) == count + (status < 0) ? status : 1);
+    return 1;
+}
+
+/* unpack() -> how many values   [-0, +1, e] */
+static int unpack_job(lua_State *L)
+{
+    int values = fl_parcel_unpack(&arrived, L);
+    lua_pushinteger(L, values);
+    return 1;
+}
+
+/* What the job returns; Lua's memory errors may come through. The first `count` values of the stack
+ * are its arguments. */
+static int protect(lua_State *L, lua_CFunction job, int count)
+{
+    lua_pushcfunction(L, job);
+    for (int i = 1; i <= count; i++) lua_pushvalue(L, i);
+    int status = lua_pcall(L, count, 1, 0) ? UV_ENOMEM : (int)lua_tointeger(L, -1);
+    lua_settop(L, count);
+    return status;
+}
+
 static int cross_scarcely(void)
 {
     fl_buffer bytes;
-    fl_parcel there;
-    lua_State *from = scarce->from, *to = scarce->to;
     fl_buffer_init(&bytes);
-    fl_parcel_init(&there);
-    int count = lua_gettop(from);
-    int status = fl_parcel_pack_function(&scarce->parcel, from, 1, "the function");
-    if (status == 0) status = fl_parcel_pack(&scarce->parcel, from, 2, count - 1, "argument");
-    if (lua_gettop(from) != count + (status < 0)) status = 1;
+    fl_parcel_init(&arrived);
+    int count = lua_gettop(scarce->from);
+    int status = protect(scarce->from, pack_job, count);
     if (status == 0) status = fl_parcel_write(&scarce->parcel, &bytes);
-    if (status == 0) status = fl_parcel_read(&there, fl_slice_of(bytes.data, bytes.size));
+    if (status == 0) status = fl_parcel_read(&arrived, fl_slice_of(bytes.data, bytes.size));
     if (status == 0) {
-        status = fl_parcel_unpack(&there, to);
-        if (status > 0) status = status != count || lua_gettop(to) != count;
+        status = protect(scarce->to, unpack_job, 0);
+        if (status >= 0) status = status != count;
     }
-    lua_settop(from, count);
-    lua_settop(to, 0);
-    fl_parcel_close(&there);
+    fl_parcel_close(&arrived);
     fl_parcel_close(&scarce->parcel);
     fl_buffer_close(&bytes);
     return status;

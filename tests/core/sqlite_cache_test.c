@@ -171,7 +171,7 @@ static int step_and_look(fl_sqlite_prepared **out)
 /* 0, -1 without memory, or 1. */
 static int use_once(void)
 {
-    fl_sqlite_prepared *prepared;
+    fl_sqlite_prepared *prepared = NULL;
     int result = step_and_look(&prepared);
     bool is_wrong = result == SQLITE_OK && (!prepared->columns || prepared->names.failed);
     if (prepared) fl_sqlite_cache_give(&scarce.cache, prepared);
