@@ -342,12 +342,20 @@ $(BUILD)/drivers/%.so: $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(basename \
 	@$(CC) $(code) -shared -Wl,-z,relro,-z,now -Wl,--as-needed $(CFLAGS) $(LDFLAGS) -o $@ $^ \
 	    $(shell pkg-config --libs $(library_of_$*) openssl)
 
-$(BUILD)/tests/%_test: tests/core/%_test.c $(BUILD)/libfasterlua.a $(BUILD)/flags
+# Unit tests may let allocations of the core fail: see tests/support/scarcity.h.
+wrapped = malloc calloc realloc aligned_alloc strdup strndup vasprintf free
+
+$(BUILD)/tests/scarcity.o: tests/support/scarcity.c tests/support/scarcity.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	@$(compile) $(ours) -c -o $@ $<
+
+$(BUILD)/tests/%_test: tests/core/%_test.c $(BUILD)/tests/scarcity.o $(BUILD)/libfasterlua.a \
+        $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
 	@rm -f $@
-	@$(link) $(ours) -Itests/support -MMD -MP -MF $@.d -o $@ $< $(BUILD)/libfasterlua.a \
-	    $(driver_links) $(link_libraries)
+	@$(link) $(ours) -Itests/support -MMD -MP -MF $@.d $(wrapped:%=-Wl,--wrap=%) -o $@ $< \
+	    $(BUILD)/tests/scarcity.o $(BUILD)/libfasterlua.a $(driver_links) $(link_libraries)
 
 $(BUILD)/%_fuzz: tests/fuzz/%_fuzz.c $(BUILD)/libfasterlua.a $(BUILD)/flags
 	@mkdir -p $(@D)

@@ -15,6 +15,8 @@
 #define FREE_MOST 256    /* queries kept by a database to be used again */
 #define BUFFER_KEPT 2048 /* bytes, of each of their buffers */
 
+static char no_memory[] = "not enough memory to say what is wrong"; /* in place of a message */
+
 /* the database */
 
 const char *fl_db_option_of(const fl_db *db, const char *name)
@@ -87,7 +89,7 @@ fl_query *fl_query_new(fl_db *db, fl_query_kind kind, unsigned call_count)
 static void free_error(fl_db_error *error)
 {
     if (!error->message) return;
-    free(error->message);
+    if (error->message != no_memory) free(error->message);
     free(error->detail);
     free(error->hint);
     free(error->constraint);
@@ -263,6 +265,16 @@ static void expect_idle(fl_db *db)
     fl_thread_start_deadline(db->state->thread, &db->idle, db->idle_timeout + 1, look_for_idle);
 }
 
+/* Rows that end without one, or begin with no more than their columns, may still lack something. */
+static void check_memory(fl_query *query)
+{
+    for (unsigned i = 0; i < query->call_count; i++) {
+        const fl_rows *rows = &query->calls[i].rows;
+        if (rows->names.failed || rows->values.failed)
+            fl_query_fail(query, "memory", 503, "not enough memory for the rows");
+    }
+}
+
 /* One that could not be made ready, or that nobody waits for any more, goes back at once. */
 static void settle_session(fl_query *query)
 {
@@ -277,6 +289,7 @@ void fl_query_done(fl_query *query)
     query->done = true;
     fl_deadline_stop(&query->deadline);
     stop_running(query);
+    check_memory(query);
     if (query->error.message) query->db->errors++;
     settle_session(query);
     expect_idle(query->db);
@@ -287,8 +300,7 @@ void fl_query_done(fl_query *query)
 static char *format_text(const char *format, va_list arguments)
 {
     char *text = NULL;
-    if (vasprintf(&text, format, arguments) >= 0) return text;
-    return strdup("not enough memory to say what is wrong");
+    return vasprintf(&text, format, arguments) >= 0 ? text : no_memory;
 }
 
 void fl_query_fail(fl_query *query, const char *code, int status, const char *format, ...)

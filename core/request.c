@@ -243,7 +243,7 @@ static bool has_prefix(fl_slice path, fl_slice prefix, fl_slice *rest)
 static fl_slice resolve(fl_thread *thread, fl_slice path)
 {
     fl_router_path split;
-    thread->scratch.size = 0;
+    fl_buffer_reset(&thread->scratch, SIZE_MAX);
     if (!fl_buffer_room(&thread->scratch, 8 * path.size + 64)) return path;
     if (fl_router_path_split(&split, path, &thread->scratch) != FL_ROUTE_FOUND) return path;
     fl_slice resolved = fl_router_path_write(&split, path.size, &thread->scratch);
@@ -264,7 +264,7 @@ static fl_state *mount(const fl_request *request, fl_slice *rest)
 {
     fl_thread *thread = request->thread;
     fl_slice path = fl_request_path(request);
-    thread->scratch.size = 0;
+    fl_buffer_reset(&thread->scratch, SIZE_MAX);
     if (thread->state_count && fl_server_app(thread->server, 0)->prefix[0] && !is_plain(path))
         path = resolve(thread, path);
     if (request->state)

@@ -443,11 +443,15 @@ static int check_status(lua_State *co, int index, int otherwise, int *status)
 static int send_answer(fl_request *request, lua_State *co, fl_answer *answer, bool stream)
 {
     fl_buffer *scratch = &request->thread->scratch;
-    scratch->size = 0;
+    fl_buffer_reset(scratch, SIZE_MAX);
     fl_lines lines = {.buffer = scratch};
     if (answer->headers) {
         int status = add_headers(co, answer->headers, &lines);
         if (status < 0) return status;
+        if (scratch->failed) { /* half a line may be there */
+            lua_pushliteral(co, "not enough memory for the headers");
+            return UV_ENOMEM;
+        }
     }
     if (lines.type.size) answer->type = lines.type;
     fl_slice text = fl_slice_of(scratch->data, scratch->size);

@@ -201,6 +201,7 @@ static char *copy_field(lua_State *L, int index, const char *field)
 {
     lua_getfield(L, index, field);
     char *copy = strdup(luaL_checkstring(L, -1));
+    if (!copy) luaL_error(L, "not enough memory");
     lua_pop(L, 1);
     return copy;
 }

@@ -230,7 +230,7 @@ static void read_until_stopped(fl_topics *topics)
     fl_buffer_init(&buffer);
     while (!atomic_load(&topics->stopping)) {
         uint32_t mark = fl_ring_mark(topics->ring);
-        buffer.size = 0;
+        fl_buffer_reset(&buffer, SIZE_MAX);
         unsigned count = fl_ring_read(topics->ring, &buffer, &missing.count);
         read_messages(topics, &buffer);
         tell_missing(topics, &missing);

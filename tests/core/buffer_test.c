@@ -1,5 +1,6 @@
 #include "buffer.h"
 
+#include "scarcity.h"
 #include "test.h"
 
 TEST(an_empty_buffer_holds_no_memory)
@@ -116,6 +117,26 @@ TEST(closing_twice_is_harmless)
     fl_buffer_close(&buffer);
     fl_buffer_close(&buffer);
     CHECK(buffer.data == NULL);
+}
+
+static int append_a_lot(void)
+{
+    fl_buffer buffer;
+    fl_buffer_init(&buffer);
+    for (unsigned i = 0; i < 1000; i++) {
+        fl_buffer_printf(&buffer, "%u is ", i);
+        fl_buffer_number(&buffer, i);
+        fl_buffer_byte(&buffer, '\n');
+    }
+    int status = buffer.failed ? -1 : 0;
+    if (buffer.size > buffer.capacity || (buffer.failed && fl_buffer_grow(&buffer, 1))) status = 1;
+    fl_buffer_close(&buffer);
+    return status;
+}
+
+TEST(without_memory_it_says_so_and_keeps_its_bounds)
+{
+    CHECK_SCARCITY(append_a_lot);
 }
 
 TEST_MAIN

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "actor.h"
+#include "scarcity.h"
 #include "test.h"
 
 enum { BYTES = 100000, PRODUCERS = 2, CONSUMERS = 3, ITEMS = 20000 };
@@ -523,6 +524,51 @@ TEST(nothing_is_lost_or_doubled_between_threads)
     fl_channel_close_handle(crowd->channel);
     fl_channels_free(channels);
     free(crowd);
+}
+
+static int put_and_take(fl_channel *channel, fl_actor *actor)
+{
+    fl_channel_wait *putter = fl_channel_wait_new(channel, actor->address);
+    fl_channel_wait *taker = putter ? fl_channel_wait_new(channel, actor->address) : NULL;
+    fl_channel_item *item = taker ? fl_channel_item_new() : NULL;
+    int status = UV_ENOMEM;
+    if (item) {
+        fl_buffer_append(&item->parcel.bytes, "word", 4);
+        status = item->parcel.bytes.failed ? UV_ENOMEM : 0;
+        putter->item = item;
+        if (status == 0) status = fl_channel_put(putter, false);
+        if (status == 0) status = fl_channel_take(taker, false);
+        if (status == 0) status = fl_channel_received(taker) ? 0 : 1;
+    }
+    if (taker) fl_channel_wait_release(taker);
+    if (putter) fl_channel_wait_release(putter);
+    return status;
+}
+
+static int use_a_channel(void)
+{
+    fl_channels *channels = NULL;
+    fl_channel *channel = NULL;
+    fl_actor actor;
+    scarcity_pause();
+    if (actor_open(&actor) < 0) return 1;
+    scarcity_resume();
+    int status = fl_channels_new(&channels, 10, BYTES);
+    if (status == 0)
+        status = fl_channel_open(&channel, channels, 0, FL_SLICE("a"), 5, why, sizeof(why));
+    if (status == 0) {
+        status = put_and_take(channel, &actor);
+        fl_channel_close_handle(channel);
+    }
+    scarcity_pause();
+    if (actor_close(&actor) != 0) status = 1;
+    fl_channels_free(channels);
+    return status;
+}
+
+TEST(without_memory_there_is_no_channel_and_nothing_to_put)
+{
+    CHECK_SCARCITY(use_a_channel);
 }
 
 TEST_MAIN

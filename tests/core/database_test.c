@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "query_op.h"
+#include "scarcity.h"
 #include "test.h"
 #include "thread.h"
 
@@ -261,6 +262,106 @@ TEST(an_op_that_is_pending_when_its_database_closes_is_not_touched)
     CHECK_EQUAL_INT(forgotten, 1);
     lua_close(it->state.L);
     place_close(it);
+}
+
+/* Nothing has gone wrong unless there is a message. */
+static int problem_of(const fl_query *query)
+{
+    return query->error.message ? UV_ENOMEM : 0;
+}
+
+static int query_scarcely(place *it, void (*work)(fl_query *query))
+{
+    fl_query *query = fl_query_new(&it->db->db, FL_QUERY_BATCH, 3);
+    if (!query) return UV_ENOMEM;
+    fl_query_submit(query, 1000);
+    work(query);
+    fake_end(it->db);
+    int status = problem_of(query);
+    fl_query_release(query);
+    return status;
+}
+
+static int in_a_place(void (*work)(fl_query *query))
+{
+    scarcity_pause();
+    place *it = place_open();
+    scarcity_resume();
+    int status = query_scarcely(it, work);
+    scarcity_pause();
+    place_close(it);
+    return status;
+}
+
+static void take_columns(fl_query *query)
+{
+    for (unsigned i = 0; i < query->call_count; i++)
+        fl_rows_column(&query->calls[i].rows, FL_SLICE("a column"));
+}
+
+static int take_no_rows(void)
+{
+    return in_a_place(take_columns);
+}
+
+static void take_long_rows(fl_query *query)
+{
+    fl_rows *rows = &query->calls[2].rows;
+    query->db->most_bytes = 1 << 20;
+    fl_rows_column(rows, FL_SLICE("a column"));
+    for (int i = 0; i < 100 && fl_rows_begin(query, rows); i++) {
+        fl_values_text(&rows->values, FL_SLICE("a text of some length"));
+        if (!fl_rows_end(query, rows)) break;
+    }
+}
+
+static int take_rows(void)
+{
+    return in_a_place(take_long_rows);
+}
+
+TEST(without_memory_rows_are_an_error_even_where_there_are_none)
+{
+    CHECK_SCARCITY(take_no_rows);
+    CHECK_SCARCITY(take_rows);
+}
+
+static void go_wrong(fl_query *query)
+{
+    fl_query_fail(query, "23505", 0, "%s is there already", "it");
+    fl_query_explain(&query->error.detail, FL_SLICE("the key is 1"));
+    fl_query_explain(&query->error.table, FL_SLICE("items"));
+}
+
+static int fail_scarcely(void)
+{
+    int status = in_a_place(go_wrong);
+    return status < 0 ? 0 : 1;
+}
+
+TEST(without_memory_what_failed_has_still_failed)
+{
+    CHECK_SCARCITY_COPES(fail_scarcely);
+}
+
+static int take_a_session(void)
+{
+    scarcity_pause();
+    place *it = place_open();
+    scarcity_resume();
+    fl_query *query = fl_query_new(&it->db->db, FL_QUERY_ACQUIRE, 0);
+    int status = query ? 0 : UV_ENOMEM;
+    if (query) query->session = fl_session_new(&it->db->db);
+    if (query && !query->session) status = UV_ENOMEM;
+    if (query) fl_query_release(query);
+    scarcity_pause();
+    place_close(it);
+    return status;
+}
+
+TEST(without_memory_there_is_no_session)
+{
+    CHECK_SCARCITY(take_a_session);
 }
 
 TEST_MAIN

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 static bool is_named(const char *line, const char *expected)
@@ -71,6 +72,22 @@ TEST(a_files_lines_are_looked_up)
     CHECK(definitions.count == FL_DEFINITIONS_FILES);
     fl_definitions_close(&definitions);
     (void)unlink(path);
+}
+
+static int look_up_scarcely(void)
+{
+    fl_definitions definitions;
+    fl_slice name;
+    fl_definitions_init(&definitions);
+    bool found = fl_definitions_find(&definitions, "tests/run", 1, &name);
+    int status = definitions.count == 1 && definitions.files[0].text.size > 0 ? 0 : -1;
+    fl_definitions_close(&definitions);
+    return found ? 1 : status;
+}
+
+TEST(without_memory_nothing_is_found)
+{
+    CHECK_SCARCITY_COPES(look_up_scarcely);
 }
 
 TEST_MAIN

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "actor.h"
+#include "scarcity.h"
 #include "test.h"
 
 enum { PUBLISHERS = 2, MESSAGES = 5000, READERS = 3 };
@@ -396,6 +397,55 @@ TEST(threads_publish_and_threads_read_in_order)
         CHECK_EQUAL_INT(readers[i].got + readers[i].dropped, PUBLISHERS * MESSAGES);
     }
     CHECK(fanout_end(&fanout));
+}
+
+static int publish_and_take(fl_fanout *fanout, fl_actor *actor)
+{
+    fl_subscriber *subscriber = subscribe(fanout, actor, 100, FL_FANOUT_DROP_OLDEST);
+    if (!subscriber) return UV_ENOMEM;
+    int status = 0, taken = 0;
+    for (int i = 0; status == 0 && i < 40; i++) {
+        fl_fanout_message *message = fl_fanout_message_new();
+        if (!message) {
+            status = UV_ENOMEM;
+            break;
+        }
+        fl_fanout_message_weigh(message);
+        if (fl_fanout_publish(fanout, message) != 1) status = 1;
+        fl_fanout_message_release(message);
+    }
+    actor_turn(actor);
+    fl_reader reader;
+    while (status == 0 && next(&reader, subscriber) == 0) {
+        taken++;
+        fl_fanout_message_release(reader.wait.message);
+    }
+    if (status == 0) fl_subscriber_cancel(subscriber, &reader.wait);
+    uint64_t dropped = fl_subscriber_dropped(subscriber);
+    if (status == 0 && taken + (int)dropped != 40) status = 1;
+    if (status == 0 && dropped) status = UV_ENOMEM;
+    end(subscriber);
+    return status;
+}
+
+static int use_a_fanout(void)
+{
+    fl_fanout fanout;
+    fl_actor actor;
+    fanout_open(&fanout);
+    scarcity_pause();
+    if (actor_open(&actor) < 0) return 1;
+    scarcity_resume();
+    int status = publish_and_take(&fanout, &actor);
+    scarcity_pause();
+    if (actor_close(&actor) != 0) status = 1;
+    if (!fanout_end(&fanout)) status = 1;
+    return status;
+}
+
+TEST(without_memory_nobody_subscribes_and_what_is_dropped_is_counted)
+{
+    CHECK_SCARCITY(use_a_fanout);
 }
 
 TEST_MAIN

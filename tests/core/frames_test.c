@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 #define TURNS 2000
@@ -186,6 +187,50 @@ TEST(frames_may_be_closed_by_who_gets_one)
     CHECK(run_until(&self, &self.left.ended, 1));
     CHECK_EQUAL_INT(self.right.arrived, 1);
     CHECK(close_both(&self));
+}
+
+/* On the sending side: what is not sent is an error, and the next frame is. */
+static int send_scarcely(void)
+{
+    both self;
+    scarcity_pause();
+    if (!open_both(&self, true)) return 1;
+    fl_frames *frames = self.left.frames;
+    scarcity_resume();
+    int status = send_text(frames, FL_FRAME_JOB, "some work");
+    scarcity_pause();
+    if (send_text(frames, FL_FRAME_READY, "") != 0) status = 1;
+    if (!close_both(&self)) status = 1;
+    return status;
+}
+
+TEST(without_memory_nothing_of_a_frame_is_sent)
+{
+    CHECK_SCARCITY(send_scarcely);
+}
+
+/* On the receiving side: it is as if the other end had gone. */
+static int receive_scarcely(void)
+{
+    both self;
+    scarcity_pause();
+    if (!open_both(&self, false)) return 1;
+    char text[LARGE / 100] = "";
+    memset(text, 'x', sizeof(text) - 1);
+    scarcity_resume();
+    int status = send_text(self.left.frames, FL_FRAME_JOB, text);
+    for (unsigned i = 0; status == 0 && i < 10 && !self.right.ended && !self.right.arrived; i++)
+        (void)uv_run(&self.loop, UV_RUN_NOWAIT);
+    if (status == 0 && self.right.ended) status = UV_ENOMEM;
+    if (status == 0 && self.right.bytes != sizeof(text) - 1) status = 1;
+    scarcity_pause();
+    if (!close_both(&self)) status = 1;
+    return status;
+}
+
+TEST(without_memory_a_frame_that_arrives_ends_them)
+{
+    CHECK_SCARCITY(receive_scarcely);
 }
 
 TEST_MAIN

@@ -1,6 +1,7 @@
 #include "http1.h"
 
 #include "bare_web.h"
+#include "scarcity.h"
 #include "test.h"
 
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -319,6 +320,32 @@ TEST(chunks_with_a_length_or_another_coding_are_refused)
     CHECK_EQUAL_INT(status_of(POST "Transfer-Encoding:\r\n\r\n"), 400);
     CHECK_EQUAL_INT(status_of("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
 #undef POST
+}
+
+/* With a body and trailers in chunks, piece by piece: nearly everything has to be kept. */
+static int read_scarcely(void)
+{
+    static const char text[] = POST_CHUNKS "5\r\nhello\r\n6\r\n world\r\n0\r\nX-End: 1\r\n\r\n";
+    fl_bare_web bare;
+    bare_web_open(&bare);
+    int status = 0;
+    fl_slice rest = fl_slice_from_string(text);
+    while (status == 0 && rest.size) {
+        size_t used = 0, size = rest.size < 7 ? rest.size : 7;
+        status = bare_web_read(&bare, fl_slice_of(rest.data, size), &used);
+        rest = fl_slice_of(rest.data + used, rest.size - used);
+        if (status == 0 && used == 0) status = 1;
+    }
+    const fl_request *request = bare.connection.request;
+    if (status == 0 && !(request && request->complete)) status = 1;
+    if (status == 503) status = UV_ENOMEM;
+    if (bare_web_close(&bare) != 0) status = 1;
+    return status;
+}
+
+TEST(without_memory_a_request_is_refused)
+{
+    CHECK_SCARCITY(read_scarcely);
 }
 
 TEST_MAIN

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "../support/scarcity.h"
 #include "../support/test.h"
 
 static lua_State *state_new(void)
@@ -548,6 +549,29 @@ TEST(decoding_survives_a_full_heap)
     CHECK(!failed);
     lua_close(L);
     CHECK_EQUAL_INT(h.used, 0);
+}
+
+static lua_State *scarce;
+
+static int encode_scarcely(void)
+{
+    fl_buffer out;
+    fl_buffer_init(&out);
+    int status = fl_json_encode(scarce, 1, &out);
+    if (lua_gettop(scarce) != 1 + (status < 0) || (status < 0 && out.size)) status = 1;
+    lua_settop(scarce, 1);
+    fl_buffer_close(&out);
+    return status;
+}
+
+TEST(without_memory_a_value_is_not_encoded)
+{
+    scarce = state_new();
+    CHECK_EQUAL_INT(luaL_dostring(scarce, "local t = {} for i = 1, 300 do t[i] = {id = i, "
+                                          "name = 'n' .. i, at = i / 7} end return t"),
+                    0);
+    CHECK_SCARCITY(encode_scarcely);
+    lua_close(scarce);
 }
 
 TEST_MAIN

@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "ledger.h"
+#include "scarcity.h"
 #include "test.h"
 
 typedef struct two { /* the supervisor's view and the server process' */
@@ -170,6 +171,30 @@ TEST(a_request_id_is_boot_thread_and_counter)
     CHECK_EQUAL_BYTES(id, size, "0000001f-0-0");
     size = fl_request_id(id, 0xffffffffu, UINT64_MAX);
     CHECK_EQUAL_BYTES(id, size, "ffffffff-ffff-ffffffffffff");
+}
+
+static int register_a_route(void)
+{
+    fl_ledger *ledger = NULL;
+    int fd;
+    int status = fl_ledger_create(&ledger, &fd, 1, 4);
+    if (status < 0) return status;
+    uint32_t route = fl_ledger_route(ledger, FL_SLICE("GET"), FL_SLICE("/a"));
+    fl_ledger_note_request(fl_ledger_slots(ledger, 0), 1);
+    fl_ledger_note_route(fl_ledger_slots(ledger, 0), route);
+    fl_buffer out;
+    fl_buffer_init(&out);
+    if (fl_ledger_describe(ledger, &out, 10) != 1) status = 1;
+    if (status == 0 && (out.failed || route == 0)) status = UV_ENOMEM;
+    fl_buffer_close(&out);
+    fl_ledger_close(ledger);
+    close(fd);
+    return status;
+}
+
+TEST(without_memory_a_route_has_no_name)
+{
+    CHECK_SCARCITY(register_a_route);
 }
 
 TEST_MAIN

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 #define SECOND 1000000000u
@@ -443,6 +444,19 @@ TEST(closing_ends_in_time_before_a_frozen_terminal)
     CHECK(now_ns() - begun < SECOND);
     close(master); /* the writer left behind wakes and ends; `terminal` is still its */
     usleep(20000);
+}
+
+static int open_a_log(void)
+{
+    fl_log *log = NULL;
+    int status = fl_log_open(&log, STDERR_FILENO, FL_LOG_TEXT, FL_LOG_ERROR, 100000);
+    if (status == 0) fl_log_close(log, SECOND);
+    return status;
+}
+
+TEST(without_memory_there_is_no_log)
+{
+    CHECK_SCARCITY(open_a_log);
 }
 
 TEST_MAIN

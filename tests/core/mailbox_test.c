@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 enum { POSTERS = 4, POSTS = 5000 };
@@ -211,6 +212,20 @@ TEST(closing_while_threads_post_loses_no_message)
         CHECK_EQUAL_INT(sum.posted + sum.refused, POSTERS * POSTS);
         CHECK(owner.in_order);
     }
+}
+
+static int open_a_mailbox(void)
+{
+    fl_owner owner;
+    int status = owner_init(&owner);
+    if (status == 0) fl_mailbox_close(owner.mailbox);
+    scarcity_pause();
+    return owner_close(&owner) == 0 ? status : 1;
+}
+
+TEST(without_memory_there_is_no_mailbox)
+{
+    CHECK_SCARCITY(open_a_mailbox);
 }
 
 TEST_MAIN

@@ -2,7 +2,9 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <uv.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 #define MS 1000000u
@@ -243,6 +245,37 @@ TEST(rendering_runs_beside_a_thread_that_adds_routes)
     CHECK_EQUAL_INT(count_of(render(metrics, &out), "duration_seconds_count{"), 500);
     fl_buffer_close(&out);
     fl_metrics_free(metrics);
+}
+
+static int count_and_render(void)
+{
+    fl_metrics *metrics = NULL;
+    fl_buffer out;
+    fl_buffer_init(&out);
+    int status = fl_metrics_new(&metrics, 2);
+    for (unsigned i = 0; status == 0 && i < 200; i++) {
+        char pattern[32];
+        (void)snprintf(pattern, sizeof(pattern), "/route/%u", i);
+        fl_route_metrics *row = fl_metrics_route(metrics, i % 2, FL_SLICE("app"), FL_SLICE("GET"),
+                                                 fl_slice_from_string(pattern));
+        if (row)
+            fl_metrics_request(row, 200, 1000);
+        else
+            status = UV_ENOMEM;
+    }
+    const fl_process_metrics own = {.version = "1"};
+    if (status == 0) {
+        fl_metrics_render(metrics, &own, &out);
+        if (out.failed) status = UV_ENOMEM;
+    }
+    fl_metrics_free(metrics);
+    fl_buffer_close(&out);
+    return status;
+}
+
+TEST(without_memory_nothing_is_counted_and_rendered)
+{
+    CHECK_SCARCITY(count_and_render);
 }
 
 TEST_MAIN

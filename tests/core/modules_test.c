@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "scarcity.h"
 #include "state.h"
 #include "test.h"
 
@@ -371,6 +372,31 @@ TEST(a_later_state_with_the_framework_opens_in_half_the_time_of_the_first)
         (double)without / 1e6, size_without, (double)first / 1e6, (double)later / 1e6, later_size);
     CHECK(later * 2 <= first);
     CHECK(later_size < 1536);
+}
+
+/* A file that cannot be kept is compiled by each state for itself. */
+static int load_scarcely(void)
+{
+    scarcity_pause();
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    scarcity_resume();
+    fl_modules *modules = NULL;
+    int status = fl_modules_new(&modules);
+    if (status == 0 && fl_modules_load(modules, L, path_of("scarce.lua")) != 0) status = -1;
+    if (status == 0 && (lua_pcall(L, 0, 1, 0) != 0 || lua_tointeger(L, -1) != 7)) status = 1;
+    fl_modules_free(modules);
+    scarcity_pause();
+    lua_close(L);
+    return status;
+}
+
+TEST(without_memory_a_file_is_loaded_all_the_same)
+{
+    make_folder();
+    write_file("scarce.lua", "return 7");
+    CHECK_SCARCITY_COPES(load_scarcely);
+    REMOVE_FOLDER("scarce.lua");
 }
 
 TEST_MAIN

@@ -7,6 +7,7 @@
 
 #include "json.h"
 
+#include "../support/scarcity.h"
 #include "../support/test.h"
 
 /* same(a, b): equal to the bit, and of the same structure. */
@@ -438,6 +439,29 @@ TEST(unpacking_survives_the_lack_of_memory)
     }
     CHECK(failures > 5);
     fl_buffer_close(&bytes);
+}
+
+static lua_State *scarce;
+
+static int pack_scarcely(void)
+{
+    fl_buffer out;
+    fl_buffer_init(&out);
+    int status = fl_pack_value(scarce, 1, "it", &out);
+    if (lua_gettop(scarce) != 1 + (status < 0) || (status < 0 && out.size)) status = 1;
+    lua_settop(scarce, 1);
+    fl_buffer_close(&out);
+    return status;
+}
+
+TEST(without_memory_a_value_is_not_packed)
+{
+    scarce = state_new();
+    CHECK_EQUAL_INT(luaL_dostring(scarce, "local t = {} for i = 1, 300 do t[i] = {id = i, "
+                                          "name = ('n'):rep(i), at = i / 7} end return t"),
+                    0);
+    CHECK_SCARCITY(pack_scarcely);
+    lua_close(scarce);
 }
 
 TEST_MAIN

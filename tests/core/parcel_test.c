@@ -7,6 +7,7 @@
 #include "pack.h"
 
 #include "../support/crossing.h"
+#include "../support/scarcity.h"
 
 typedef struct capped { /* an allocator that fails once */
     long blocks;        /* that live */
@@ -559,6 +560,80 @@ TEST(unpacking_survives_the_lack_of_memory)
     CHECK(failures > 20);
     p.to = state_new();
     close_pair(&p);
+}
+
+static pair *scarce;
+static fl_parcel arrived;
+
+/* The stack but for the job is the function and its arguments.  [-0, +1, e] */
+static int pack_job(lua_State *L)
+{
+    int count = lua_gettop(L);
+    int status = fl_parcel_pack_function(&scarce->parcel, L, 1, "the function");
+    if (status == 0) status = fl_parcel_pack(&scarce->parcel, L, 2, count - 1, "argument");
+    lua_pushinteger(L, lua_gettop(L) == count + (status < 0) ? status : 1);
+    return 1;
+}
+
+/* unpack() -> how many values   [-0, +1, e] */
+static int unpack_job(lua_State *L)
+{
+    int values = fl_parcel_unpack(&arrived, L);
+    lua_pushinteger(L, values);
+    return 1;
+}
+
+/* What the job returns; Lua's memory errors may come through. The first `count` values of the stack
+ * are its arguments. */
+static int protect(lua_State *L, lua_CFunction job, int count)
+{
+    lua_pushcfunction(L, job);
+    for (int i = 1; i <= count; i++) lua_pushvalue(L, i);
+    int status = lua_pcall(L, count, 1, 0) ? UV_ENOMEM : (int)lua_tointeger(L, -1);
+    lua_settop(L, count);
+    return status;
+}
+
+static int cross_scarcely(void)
+{
+    fl_buffer bytes;
+    fl_buffer_init(&bytes);
+    fl_parcel_init(&arrived);
+    int count = lua_gettop(scarce->from);
+    int status = protect(scarce->from, pack_job, count);
+    if (status == 0) status = fl_parcel_write(&scarce->parcel, &bytes);
+    if (status == 0) status = fl_parcel_read(&arrived, fl_slice_of(bytes.data, bytes.size));
+    if (status == 0) {
+        status = protect(scarce->to, unpack_job, 0);
+        if (status >= 0) status = status != count;
+    }
+    fl_parcel_close(&arrived);
+    fl_parcel_close(&scarce->parcel);
+    fl_buffer_close(&bytes);
+    return status;
+}
+
+static int cross_from_anew(void)
+{
+    pair p;
+    scarcity_pause();
+    open_pair(&p);
+    const char *source = "local function f(n) return n end "
+                         "local function g(n) return f(n), require('counter').add() end "
+                         "return g, ('x'):rep(70000), {a = {1, 2, ('y'):rep(70000)}}, math.huge";
+    scarce = &p;
+    int status = run(p.from, source) < 0;
+    scarcity_resume();
+    if (status == 0) status = cross_scarcely();
+    scarcity_pause();
+    close_pair(&p);
+    return status;
+}
+
+/* Functions are remembered where there is memory for it. */
+TEST(without_memory_nothing_crosses)
+{
+    CHECK_SCARCITY_COPES(cross_from_anew);
 }
 
 TEST_MAIN

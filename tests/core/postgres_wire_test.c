@@ -5,6 +5,7 @@
 #include "drivers/postgres/arguments.h"
 #include "drivers/postgres/columns.h"
 #include "drivers/postgres/known.h"
+#include "scarcity.h"
 #include "test.h"
 #include "values.h"
 
@@ -310,6 +311,20 @@ TEST(descriptions_that_are_none_are_refused)
                                              "a\0")),
                     UV_EPROTO);
     CHECK_EQUAL_INT(fl_pg_known_new(&known, FL_SLICE("\0\0"), FL_SLICE("\0\0x")), UV_EPROTO);
+}
+
+static int describe_scarcely(void)
+{
+    fl_pg_known *known;
+    int status = fl_pg_known_new(&known, FL_SLICE("\0\1\0\0\0\24"),
+                                 FL_SLICE("\0\1a\0\0\0\0\0\0\0\0\0\0\24\0\10\0\0\0\0\0\0"));
+    if (status == 0) fl_pg_known_release(known);
+    return status;
+}
+
+TEST(without_memory_nothing_is_known_of_a_statement)
+{
+    CHECK_SCARCITY(describe_scarcely);
 }
 
 TEST_MAIN

@@ -1,5 +1,6 @@
 #include "drivers/redis/reply.h"
 
+#include "scarcity.h"
 #include "test.h"
 
 static fl_redis_reader reader;
@@ -90,6 +91,26 @@ TEST(a_count_that_nobody_could_send_takes_no_memory)
     CHECK_EQUAL_INT(read_text("*1000000000\r\n", 100), 0);
     CHECK(reader.record.capacity < 1000);
     fl_redis_reader_close(&reader);
+}
+
+static int read_scarcely(void)
+{
+    fl_redis_reader scarce;
+    if (fl_redis_reader_open(&scarce, 100000) < 0) return -1;
+    int status = 0;
+    for (int i = 0; status >= 0 && i < 100; i++) {
+        bool fed = fl_redis_reader_feed(&scarce, FL_SLICE("*2\r\n$5\r\nhello\r\n$5\r\nworld\r\n"));
+        status = fed ? fl_redis_reader_next(&scarce) : -1;
+        if (status == 0) status = -2; /* a whole one was fed */
+    }
+    if (status < 0 && !scarce.problem) status = 2;
+    fl_redis_reader_close(&scarce);
+    return status == 1 ? 0 : status;
+}
+
+TEST(without_memory_a_reply_is_a_problem)
+{
+    CHECK_SCARCITY(read_scarcely);
 }
 
 TEST_MAIN

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "../support/scarcity.h"
 #include "../support/test.h"
 
 typedef struct fixture {
@@ -635,6 +636,47 @@ TEST(ten_thousand_routes_are_told_apart)
         CHECK_EQUAL_INT(f.match.route, i);
     }
     close_router(&f);
+}
+
+static int add_all(fl_router *router)
+{
+    static const char *const patterns[] = {
+        "/", "/a/{id:int}", "/a/{u:uuid}", "/b%20c/d", "/e/{rest:path}", "/f", "/g", "/h"};
+    char error[512];
+    int status = 0;
+    for (uint32_t i = 0; status == 0 && i < sizeof(patterns) / sizeof(*patterns); i++)
+        status = fl_router_add(router, FL_SLICE("GET"), fl_slice_from_string(patterns[i]), i, error,
+                               sizeof(error));
+    return status;
+}
+
+static int find_encoded(const fl_router *router, const char *path, fl_route_result expected)
+{
+    fl_buffer scratch;
+    fl_match match;
+    fl_buffer_init(&scratch);
+    fl_route_result result =
+        fl_router_match(router, FL_SLICE("GET"), fl_slice_from_string(path), &scratch, &match);
+    int status = scratch.failed ? UV_ENOMEM : 0;
+    if (result != (scratch.failed ? FL_ROUTE_BAD_PATH : expected)) status = 1;
+    fl_buffer_close(&scratch);
+    return status;
+}
+
+static int route_scarcely(void)
+{
+    fl_router *router = NULL;
+    int status = fl_router_new(&router);
+    if (status == 0) status = add_all(router);
+    if (status == 0) status = find_encoded(router, "/b%20c/%64", FL_ROUTE_FOUND);
+    if (status == 0) status = find_encoded(router, "/b%20c/d/", FL_ROUTE_REDIRECT);
+    fl_router_free(router);
+    return status;
+}
+
+TEST(without_memory_no_route_is_added_and_no_path_is_found)
+{
+    CHECK_SCARCITY(route_scarcely);
 }
 
 TEST_MAIN

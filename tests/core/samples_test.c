@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 static bool renders(const fl_samples *samples, const char *expected)
@@ -74,6 +75,28 @@ TEST(the_text_is_bounded)
     free(text);
     fl_samples_close(&samples);
     CHECK(renders(&samples, ""));
+}
+
+static int sample(void)
+{
+    fl_samples samples;
+    fl_samples_init(&samples);
+    char text[32];
+    uint64_t count = 0;
+    for (int i = 0; i < 1000; i++) {
+        int size = snprintf(text, sizeof(text), "main;f%d", i);
+        fl_samples_add(&samples, fl_slice_of(text, (size_t)size), 1);
+    }
+    for (size_t i = 0; i < samples.capacity; i++) count += samples.entries[i].count;
+    int status = count + samples.others == 1000 ? 0 : 1;
+    if (status == 0 && samples.others) status = -1;
+    fl_samples_close(&samples);
+    return status;
+}
+
+TEST(without_memory_stacks_are_counted_together)
+{
+    CHECK_SCARCITY(sample);
 }
 
 TEST_MAIN

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 #define SECOND 1000000000u
@@ -796,6 +797,36 @@ TEST(processes_killed_anywhere_harm_nobody)
         CHECK_EQUAL_INT(count_keys(&w, "", SIZE_MAX), stats(&w).entries);
     }
     close_world(&w);
+}
+
+static world *scarce;
+
+static int read_scarcely(void)
+{
+    fl_buffer buffer;
+    fl_shared_value value;
+    fl_buffer_init(&buffer);
+    int status = fl_shared_get(&scarce->shared, FL_SLICE("long"), false, &value, &buffer);
+    if (status == 0 && value.bytes.size != 5000) status = 1;
+    fl_buffer_reset(&buffer, 0);
+    if (status == 0) status = fl_shared_keys(&scarce->shared, FL_SLICE("key"), 1000, &buffer);
+    fl_buffer_close(&buffer);
+    return status;
+}
+
+TEST(without_memory_values_and_keys_are_not_read)
+{
+    world it;
+    CHECK(open_world(&it, FL_SHARED_DEFAULT));
+    for (int i = 0; i < 100; i++) {
+        char key[100];
+        (void)snprintf(key, sizeof(key), "key %060d", i);
+        CHECK_EQUAL_INT(set(&it, key, "value"), 0);
+    }
+    CHECK_EQUAL_INT(set_size(&it, "long", 5000), 0);
+    scarce = &it;
+    CHECK_SCARCITY(read_scarcely);
+    close_world(&it);
 }
 
 TEST_MAIN

@@ -1,5 +1,6 @@
 #include "slots.h"
 
+#include "scarcity.h"
 #include "test.h"
 
 static double take(fl_slots *slots, void *object, uint32_t *slot)
@@ -101,6 +102,23 @@ TEST(handles_stay_exact_after_billions_of_lives)
     CHECK((uint64_t)handle == ((1ULL << 33) - 1) * FL_SLOTS_MOST + slot);
     CHECK(fl_slots_find(&slots, handle) == &object);
     fl_slots_close(&slots);
+}
+
+static int take_many(void)
+{
+    fl_slots slots = {0};
+    int object, status = 0;
+    for (unsigned i = 0; status == 0 && i < 1000; i++) {
+        uint32_t slot;
+        status = fl_slots_take(&slots, &object, &slot);
+    }
+    fl_slots_close(&slots);
+    return status;
+}
+
+TEST(without_memory_nothing_is_taken)
+{
+    CHECK_SCARCITY(take_many);
 }
 
 TEST_MAIN

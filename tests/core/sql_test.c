@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 #define COUNT(list) (sizeof(list) / sizeof(*(list)))
@@ -632,6 +633,30 @@ TEST(deep_nesting_and_long_texts_take_linear_time)
         if (status == 0) fl_sql_close(&sql);
         fl_buffer_close(&text);
     }
+}
+
+static int read_and_write(void)
+{
+    static const char text[] = "select ?, ?, ?, ?, ?, ?, ?, ?, ? from a where b in (?) and c = ?";
+    const uint32_t lengths[] = {FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE,
+                                FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE, FL_SQL_SINGLE,
+                                FL_SQL_SINGLE, 300,           FL_SQL_SINGLE};
+    char error[200];
+    fl_sql sql;
+    fl_buffer out;
+    int status =
+        fl_sql_read(&sql, FL_SQL_POSTGRES, fl_slice_from_string(text), error, sizeof(error));
+    if (status < 0) return status;
+    fl_buffer_init(&out);
+    status = fl_sql_write(&sql, lengths, &out);
+    fl_buffer_close(&out);
+    fl_sql_close(&sql);
+    return status;
+}
+
+TEST(without_memory_a_text_is_neither_read_nor_written)
+{
+    CHECK_SCARCITY(read_and_write);
 }
 
 TEST_MAIN

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "scarcity.h"
 #include "test.h"
 #include "values.h"
 
@@ -148,6 +149,53 @@ TEST(an_empty_text_is_no_statement)
     CHECK(prepared && prepared->statement == NULL);
     fl_sqlite_cache_give(&fixture.cache, prepared);
     CHECK(is_closed(&fixture));
+}
+
+static opened scarce;
+
+/* Its columns are described once more when the schema has changed. */
+static int step_and_look(fl_sqlite_prepared **out)
+{
+    fl_sqlite_text *text = text_of("select * from t");
+    if (!text) return SQLITE_NOMEM;
+    int result = fl_sqlite_cache_take(&scarce.cache, out, text);
+    fl_sqlite_text_release(text);
+    if (result != SQLITE_OK) {
+        *out = NULL;
+        return result;
+    }
+    (void)sqlite3_step((*out)->statement);
+    return fl_sqlite_prepared_look(*out) ? SQLITE_OK : SQLITE_NOMEM;
+}
+
+/* 0, -1 without memory, or 1. */
+static int use_once(void)
+{
+    fl_sqlite_prepared *prepared = NULL;
+    int result = step_and_look(&prepared);
+    bool is_wrong = result == SQLITE_OK && (!prepared->columns || prepared->names.failed);
+    if (prepared) fl_sqlite_cache_give(&scarce.cache, prepared);
+    return is_wrong ? 1 : result == SQLITE_OK ? 0 : -1;
+}
+
+/* Who was told that there is no memory asks again. */
+static int use_around_a_change(void)
+{
+    scarcity_pause();
+    open_memory(&scarce);
+    (void)sqlite3_exec(scarce.db, "create table t (a, b)", NULL, NULL, NULL);
+    scarcity_resume();
+    int first = use_once();
+    (void)sqlite3_exec(scarce.db, "alter table t add column c", NULL, NULL, NULL);
+    int second = use_once(), third = use_once();
+    scarcity_pause();
+    if (!is_closed(&scarce) || first > 0 || second > 0 || third > 0) return 1;
+    return first < 0 || second < 0 || third < 0 ? -1 : 0;
+}
+
+TEST(without_memory_a_statement_is_prepared_or_looked_at_later)
+{
+    CHECK_SCARCITY(use_around_a_change);
 }
 
 TEST_MAIN

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 static fl_statements *make(void)
@@ -168,6 +169,31 @@ TEST(so_are_texts_that_long_lists_have_made_long)
     CHECK(gone > 80 && gone < 159);
     fl_statements_free(statements);
     CHECK_EQUAL_INT(gone, 160);
+}
+
+static int use_statements(void)
+{
+    fl_statements *statements = NULL;
+    fl_template *found = NULL;
+    fl_statement *plain = NULL, *listed = NULL;
+    const uint32_t lengths[] = {3, FL_SQL_SINGLE};
+    char error[256];
+    const fl_slice sql = FL_SLICE("select 1 where 1 in (?) and 2 = ?");
+    int status = fl_statements_new(&statements, FL_SQL_POSTGRES);
+    if (status == 0) status = fl_statements_find(statements, &found, sql, error, sizeof(error));
+    if (status == 0) status = fl_statements_expand(statements, &plain, found, NULL);
+    if (status == 0) status = fl_statements_expand(statements, &listed, found, lengths);
+    if (status == 0 && (plain->parameters != 2 || listed->parameters != 4)) status = 1;
+    fl_statement_release(plain);
+    fl_statement_release(listed);
+    fl_statements_free(statements);
+    return status;
+}
+
+/* What an expansion needs to be kept is the last that is asked for: it is made anew each time. */
+TEST(without_memory_there_is_no_statement)
+{
+    CHECK_SCARCITY_COPES(use_statements);
 }
 
 TEST_MAIN

@@ -6,6 +6,7 @@
 
 #include "actor.h"
 #include "ring.h"
+#include "scarcity.h"
 #include "test.h"
 
 enum { RING = 65536, MESSAGES = 300 };
@@ -233,6 +234,49 @@ TEST(a_process_hears_all_that_another_publishes)
 TEST(a_process_hears_all_that_one_published_before_it_was_killed)
 {
     CHECK(reads_all_of_a_child(true));
+}
+
+static int publish_scarcely(fl_topics *topics)
+{
+    size_t subscribers;
+    fl_topic *topic = fl_topic_open(topics, FL_SLICE("app"), FL_SLICE("news"));
+    fl_fanout_message *message = topic ? fl_fanout_message_new() : NULL;
+    int status = UV_ENOMEM;
+    if (message) {
+        fl_buffer_append(&message->parcel.bytes, "word", 4);
+        message->parcel.values = 1;
+        status = message->parcel.bytes.failed ? UV_ENOMEM : 0;
+        if (status == 0) status = fl_topic_publish(topic, message, &subscribers);
+        fl_fanout_message_release(message);
+    }
+    if (topic) fl_topic_close(topic);
+    return status;
+}
+
+static fl_segment *scarce;
+
+/* Another process reads: what is published has to be written for it. */
+static int use_topics(void)
+{
+    const fl_topic_options options = {
+        .segment = scarce, .ring = RING, .bytes = 1 << 20, .processes = 2};
+    fl_topics *topics = NULL;
+    int status = fl_topics_new(&topics, &options);
+    if (status == 0) status = publish_scarcely(topics);
+    fl_topics_free(topics);
+    return status;
+}
+
+TEST(without_memory_nothing_is_published)
+{
+    scarce = open_segment();
+    fl_ring *reader = NULL;
+    CHECK_EQUAL_INT(fl_ring_open(&reader, scarce, RING), 0);
+    CHECK_EQUAL_INT(fl_ring_join(reader), 0);
+    CHECK_SCARCITY(use_topics);
+    fl_ring_leave(reader);
+    fl_ring_close(reader);
+    fl_segment_close(scarce);
 }
 
 TEST_MAIN

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "scarcity.h"
 #include "test.h"
 
 static fl_value next(const char **at)
@@ -70,6 +71,26 @@ TEST(numbers_that_are_none_stay_so)
     CHECK(isnan(next(&at).number));
     CHECK(isinf(next(&at).number));
     fl_buffer_close(&out);
+}
+
+static int write_values(void)
+{
+    fl_buffer out;
+    fl_buffer_init(&out);
+    for (int i = 0; i < 500; i++) {
+        fl_values_integer(&out, i);
+        fl_values_number(&out, i);
+        fl_values_text(&out, FL_SLICE("some text"));
+        fl_values_list(&out, 0);
+    }
+    int status = out.failed ? -1 : 0;
+    fl_buffer_close(&out);
+    return status;
+}
+
+TEST(without_memory_the_buffer_says_so)
+{
+    CHECK_SCARCITY(write_values);
 }
 
 TEST_MAIN

@@ -316,7 +316,9 @@ static bool connect_to(fl_mariadb_wire *wire, const char *host)
     fl_resolved number;
     if (fl_resolve_number(host, 0, &number)) {
         wire->addresses = strdup(host);
-        return settle(wire, begin(wire));
+        if (wire->addresses) return settle(wire, begin(wire));
+        fail_to_resolve(wire, UV_ENOMEM);
+        return true;
     }
     int status =
         fl_resolve_start(&wire->resolve, wire->db->state, host, port_of(wire->db), resolved, wire);

@@ -62,8 +62,9 @@ bool fl_sqlite_prepared_look(fl_sqlite_prepared *prepared)
 {
     int times = sqlite3_stmt_status(prepared->statement, SQLITE_STMTSTATUS_REPREPARE, 0);
     if (times == prepared->reprepared) return true;
+    if (!describe(prepared)) return false;
     prepared->reprepared = times;
-    return describe(prepared);
+    return true;
 }
 
 /* the cache */
