@@ -557,7 +557,7 @@ static int encode_scarcely(void)
 {
     fl_buffer out;
     fl_buffer_init(&out);
-    int status = fl_json_encode(scarce, 1, &out);
+    int status = fl_json_encode(scarce, 1, &out, FL_JSON_BYTES);
     if (lua_gettop(scarce) != 1 + (status < 0) || (status < 0 && out.size)) status = 1;
     lua_settop(scarce, 1);
     fl_buffer_close(&out);
