@@ -7,11 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "farewell.h"
 #include "query_op.h"
 #include "server.h"
 #include "state.h"
 #include "thread.h"
 
+#define MILLISECOND UINT64_C(1000000) /* ns */
+#define LOOK_AGAIN 2     /* ms, whether an idle connection is still held back for others */
 #define FREE_MOST 256    /* queries kept by a database to be used again */
 #define BUFFER_KEPT 2048 /* bytes, of each of their buffers */
 
@@ -32,15 +35,126 @@ uint64_t fl_db_now(const fl_db *db)
     return uv_hrtime();
 }
 
-bool fl_db_take_connection(fl_db *db)
+/* the quota */
+
+static void say_ended(fl_db *db)
 {
-    return fl_server_take_connection(db->state->thread->server);
+    fl_thread *thread = db->state->thread;
+    if (thread->ended) thread->ended(thread);
 }
 
-void fl_db_give_connection(fl_db *db)
+static fl_db *db_of_debt(fl_deadline *deadline)
 {
-    fl_server_give_connection(db->state->thread->server);
+    return (fl_db *)((char *)deadline - offsetof(fl_db, debt));
 }
+
+static void pay(fl_deadline *deadline);
+
+static void start(fl_db *db, fl_deadline *deadline, uint64_t delay, fl_deadline_callback callback)
+{
+    fl_deadline_stop(deadline);
+    deadline->state = db->state;
+    fl_thread_start_deadline(db->state->thread, deadline, delay, callback);
+}
+
+static void pay_later(fl_db *db, uint64_t at)
+{
+    uint64_t now = uv_hrtime();
+    start(db, &db->debt, at > now ? (at - now) / MILLISECOND + 1 : 0, pay);
+}
+
+/* What is not idle any more is not waited for: somebody else may have an idle one. */
+static void pay_debts(fl_db *db)
+{
+    fl_deadline_stop(&db->debt);
+    while (fl_quota_owes(db->member)) {
+        uint64_t at = fl_quota_is_wanted(db->member) ? db->driver->yield(db) : UINT64_MAX;
+        if (at == UINT64_MAX) {
+            fl_quota_decline(db->member);
+        } else if (at > 0) {
+            pay_later(db, at);
+            break;
+        }
+    }
+    db->driver->serve(db);
+    say_ended(db);
+}
+
+static void pay(fl_deadline *deadline)
+{
+    pay_debts(db_of_debt(deadline));
+}
+
+static void asked(void *owner)
+{
+    pay_debts(owner);
+}
+
+static void granted(void *owner)
+{
+    fl_db *db = owner;
+    db->driver->serve(db);
+}
+
+static int join(fl_db *db)
+{
+    static const fl_quota_calls calls = {.granted = granted, .asked = asked};
+    fl_quota *quota = fl_server_quota(db->state->thread->server);
+    return fl_quota_join(&db->member, quota, db->state->address, &calls, db);
+}
+
+static void look_again(fl_deadline *deadline)
+{
+    fl_db *db = (fl_db *)((char *)deadline - offsetof(fl_db, in_line));
+    if (!fl_db_is_in_line(db)) return;
+    start(db, &db->in_line, FL_QUOTA_TURN / MILLISECOND, look_again);
+    db->driver->serve(db);
+}
+
+int fl_db_take_slot(fl_db *db, fl_quota_member **slot)
+{
+    if (db->closing) return UV_ECANCELED;
+    int status = db->member ? 0 : join(db);
+    if (status == 0) status = fl_quota_take(db->member);
+    if (status == 0) *slot = db->member;
+    if (status == UV_EAGAIN && !fl_deadline_started(&db->in_line))
+        start(db, &db->in_line, FL_QUOTA_TURN / MILLISECOND, look_again);
+    return status;
+}
+
+bool fl_db_is_in_line(const fl_db *db)
+{
+    return db->member && fl_quota_is_in_line(db->member);
+}
+
+void fl_db_tell(fl_db *db, unsigned idle, unsigned serving, uint64_t waiting)
+{
+    if (!db->member) return;
+    if (waiting == 0) fl_quota_withdraw(db->member);
+    fl_quota_tell(db->member, idle, serving);
+    if (fl_deadline_started(&db->debt)) return;
+    bool is_held_back = idle > 0 && waiting > 0 && fl_quota_is_wanted(db->member);
+    if (fl_quota_owes(db->member))
+        pay_later(db, 0);
+    else if (is_held_back)
+        start(db, &db->debt, LOOK_AGAIN, pay);
+}
+
+bool fl_db_is_pressed(const fl_db *db, uint64_t since)
+{
+    return db->member && fl_quota_is_pressed(db->member, since);
+}
+
+static void leave_quota(fl_db *db)
+{
+    fl_quota_member *member = db->member;
+    fl_deadline_stop(&db->debt);
+    fl_deadline_stop(&db->in_line);
+    db->member = NULL;
+    if (member) fl_quota_leave(member);
+}
+
+/* the database */
 
 static void free_options(fl_db *db)
 {
@@ -185,7 +299,9 @@ static void close_db(fl_db *db)
 {
     db->closing = true;
     for (fl_query *query = db->running; query; query = query->next_running) silence(query);
+    leave_quota(db);
     db->driver->close(db);
+    fl_farewell_close_all(db);
     while (db->running) {
         fl_query *query = db->running;
         stop_running(query);
@@ -251,9 +367,8 @@ void fl_query_submit(fl_query *query, uint64_t timeout)
 static void look_for_idle(fl_deadline *deadline)
 {
     fl_db *db = (fl_db *)((char *)deadline - offsetof(fl_db, idle));
-    fl_thread *thread = db->state->thread;
     db->driver->close_idle(db);
-    if (thread->ended) thread->ended(thread);
+    say_ended(db);
 }
 
 /* Web threads keep theirs: there will be more requests. */

@@ -22,6 +22,7 @@
 
 #include "buffer.h"
 #include "deadline.h"
+#include "quota.h"
 #include "statements.h"
 #include "values.h"
 
@@ -30,6 +31,7 @@ typedef struct fl_db fl_db;
 typedef struct fl_session fl_session;
 typedef struct fl_query fl_query;
 typedef struct fl_query_op fl_query_op;
+typedef struct fl_farewell fl_farewell;
 
 typedef enum {
     FL_QUERY_RUN,     /* its one statement */
@@ -123,6 +125,12 @@ typedef struct fl_db_driver {
     void (*release)(fl_session *session);
     void (*stats)(fl_db *db, fl_db_stats *stats); /* adds to zeros */
     void (*close_idle)(fl_db *db); /* connections that nobody uses; NULL: there are none */
+    /* Of drivers that take slots (fl_db_take_slot). Goes on with what waits, as more connections
+     * may be had, or need not be given up any more; and tells (fl_db_tell). */
+    void (*serve)(fl_db *db);
+    /* Closes an idle connection that is ripe (fl_quota_ripe_at), for another state (farewell.h),
+     * and says 0. Else when one will be, ns; UINT64_MAX: none is idle. */
+    uint64_t (*yield)(fl_db *db);
 } fl_db_driver;
 
 typedef struct fl_db_option {
@@ -148,7 +156,11 @@ struct fl_db {
     uint64_t pending;
     uint64_t queries, errors, reconnects;
     /* database.c's own */
-    fl_deadline idle; /* of a pool's state, when connections may have become so */
+    fl_deadline idle;        /* of a pool's state, when connections may have become so */
+    fl_quota_member *member; /* NULL: it has not wanted a slot yet, or is closing */
+    fl_deadline debt;        /* when a slot is to be given */
+    fl_deadline in_line;     /* when to look again whether it still waits */
+    fl_farewell *farewells;
     fl_query *running;
     fl_query *free; /* to be used again, with what their buffers hold */
     unsigned free_count;
@@ -160,10 +172,17 @@ struct fl_db {
 const char *fl_db_option_of(const fl_db *db, const char *name); /* NULL: not given */
 uint64_t fl_db_now(const fl_db *db);                            /* ns */
 
-/* One more connection of all that the server process may have (the setting db_connections). Give it
- * back on whatever thread closes it. */
-bool fl_db_take_connection(fl_db *db);
-void fl_db_give_connection(fl_db *db);
+/* One more connection of all that the server process may have (quota.h). 0, and the slot is to be
+ * given back (fl_quota_give) by whatever thread closes the connection; UV_EAGAIN: the database
+ * stands in line, and `serve` will be called; or UV_ENOMEM, UV_ECANCELED. */
+int fl_db_take_slot(fl_db *db, fl_quota_member **slot);
+bool fl_db_is_in_line(const fl_db *db);
+/* Connections that are idle; that serve whoever comes (fl_quota_tell); queries that wait for one.
+ * To be told whenever one of the first two may have changed. */
+void fl_db_tell(fl_db *db, unsigned idle, unsigned serving, uint64_t waiting);
+/* The connection that became ready at `since` (ns) is to be left idle, whoever waits. After
+ * fl_db_tell ask again: somebody else may have given one up. */
+bool fl_db_is_pressed(const fl_db *db, uint64_t since);
 
 void fl_query_done(fl_query *query);
 /* Keeps the error; the first one stays. The texts are copied. */

@@ -513,6 +513,11 @@ static void put_process(fl_buffer *out, const fl_process_metrics *process)
                process->interruptions);
     put_single(out, "fasterlua_retired_threads", "gauge", "Threads given up that still run.",
                process->retired_threads);
+    put_single(out, "fasterlua_database_connections_open", "gauge",
+               "Connections to databases that count for db_connections.", process->db_connections);
+    put_single(out, "fasterlua_database_connections_awaited", "gauge",
+               "Databases of states that wait until others give a connection up.",
+               process->db_waiting);
     put_single(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970.",
                process->start_time_unix);
     if (pages > 0)

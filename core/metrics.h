@@ -46,6 +46,7 @@ typedef struct fl_process_metrics { /* what the process adds when it renders */
     uint64_t restarts, log_dropped, start_time_unix;
     uint64_t spare_threads;
     uint64_t evacuations, interruptions, retired_threads;
+    uint64_t db_connections, db_waiting; /* to databases; handles in line for one */
     const char *version;
 } fl_process_metrics;
 

@@ -205,16 +205,9 @@ unsigned fl_server_app_number(fl_server *server, const fl_app_place *app)
     return number;
 }
 
-bool fl_server_take_connection(fl_server *server)
+fl_quota *fl_server_quota(fl_server *server)
 {
-    if (atomic_fetch_add(&server->connections, 1) < server->settings->db_connections) return true;
-    atomic_fetch_sub(&server->connections, 1);
-    return false;
-}
-
-void fl_server_give_connection(fl_server *server)
-{
-    atomic_fetch_sub(&server->connections, 1);
+    return server->quota;
 }
 
 fl_pools *fl_server_pools(fl_server *server)

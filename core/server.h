@@ -25,6 +25,7 @@ typedef struct fl_pools fl_pools;
 typedef struct fl_spares fl_spares;
 typedef struct fl_profiler fl_profiler;
 typedef struct fl_console fl_console;
+typedef struct fl_quota fl_quota;
 
 /* `arguments`: the program's, with which pools start processes of their own. */
 int fl_server_run(const fl_settings *settings, char **arguments);
@@ -53,9 +54,7 @@ const fl_settings *fl_server_settings(const fl_server *server);
 char **fl_server_arguments(const fl_server *server);
 bool fl_server_is_pool(const fl_server *server);
 fl_pools *fl_server_pools(fl_server *server);
-/* Any thread: one more connection to a database; false: there are as many as there may be. */
-bool fl_server_take_connection(fl_server *server);
-void fl_server_give_connection(fl_server *server);
+fl_quota *fl_server_quota(fl_server *server);                 /* of connections to databases */
 fl_pool *fl_server_pool(fl_server *server, const char *name); /* "cpu", "blocking"; NULL: another */
 void fl_server_prepare_thread(fl_server *server, fl_thread *thread); /* what all threads share */
 fl_modules *fl_server_modules(fl_server *server); /* what Lua source has been compiled */

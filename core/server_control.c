@@ -9,6 +9,7 @@
 #include "exec.h"
 #include "pool_metrics.h"
 #include "profile.h"
+#include "quota.h"
 #include "server_inside.h"
 #include "spares.h"
 #include "version.h"
@@ -28,8 +29,11 @@ static void render_metrics(void *data, fl_buffer *body)
 {
     fl_server *server = data;
     uint64_t longest;
+    fl_quota_counts databases = fl_quota_count(server->quota);
     fl_process_metrics process = {.restarts = server->restarts,
                                   .interruptions = atomic_load(&server->watch.interruptions),
+                                  .db_connections = databases.slots,
+                                  .db_waiting = databases.waiting,
                                   .retired_threads =
                                       fl_spares_retired(server->spares, uv_hrtime(), &longest),
                                   .log_dropped = fl_log_dropped(server->log),

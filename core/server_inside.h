@@ -45,7 +45,7 @@ struct fl_server {
     fl_channels *channels;
     fl_topics *topics;
     fl_pools *pools;
-    _Atomic uint64_t connections; /* to databases */
+    fl_quota *quota; /* of connections to databases */
     fl_pool *cpu_pool, *blocking_pool;
     fl_modules *modules;
     const fl_app_place **apps; /* longest prefix first */

@@ -15,6 +15,7 @@
 #include "pool.h"
 #include "privileges.h"
 #include "profile.h"
+#include "quota.h"
 #include "server_inside.h"
 #include "spares.h"
 #include "web.h"
@@ -101,7 +102,8 @@ static int make_pools(fl_server *server, char *why, size_t size)
     blocking.size = (unsigned)settings->blocking_threads;
     blocking.idle = settings->pool_idle;
     blocking.nice = 0;
-    int status = fl_pools_new(&server->pools, server);
+    int status = fl_quota_new(&server->quota, settings->db_connections);
+    if (status == 0) status = fl_pools_new(&server->pools, server);
     if (status == 0)
         status = fl_pool_open(&server->cpu_pool, server->pools, UINT_MAX, &cpu, why, size);
     if (status == 0)
@@ -253,6 +255,7 @@ static void tear_down(fl_server *server)
     fl_log_close(server->log, FL_SERVER_LOG_PATIENCE);
     free((void *)server->apps);
     free((void *)server->webs);
+    fl_quota_free(server->quota);
     free(server);
 }
 
@@ -296,6 +299,7 @@ static void close_pools(fl_server *server, int status)
     fl_segment_close(server->segment);
     fl_log_close(server->log, FL_SERVER_LOG_PATIENCE);
     free((void *)server->apps);
+    fl_quota_free(server->quota);
     free(server);
 }
 

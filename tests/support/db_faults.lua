@@ -7,6 +7,7 @@
 
 local busted = require "busted"
 local databases = require "support.databases"
+local db_quota = require "support.db_quota"
 local evacuation = require "support.evacuation"
 local load = require "support.load"
 local support = require "support"
@@ -853,34 +854,6 @@ local function describe_restarts(d, get_database)
   end)
 end
 
-local function describe_cap(d, get_database)
-  support.describe_server("with a cap on connections", function()
-    local options = options_of(d, get_database().url, nil, { db_connections = 5 })
-    options.flags = { "--threads", "8" }
-    options.warm_up = function(server)
-      local clients = load.start(server, { path = "/number/%d", clients = 32 })
-      sleep(0.5)
-      clients:stop()
-    end
-    return options
-  end, function(get_server)
-    it("never has more, however many states want some", function()
-      local clients = load.start(get_server(), { path = "/number/%d", clients = 32 })
-      local most, till = 0, now() + 1.2
-      repeat
-        most = math.max(most, get_database():connections())
-      until now() > till
-      local seen = judge(clients:stop())
-      report("%s: %d connections of 5; %d answers, %d refusals", d.server, most, seen.answers,
-        seen.refusals)
-      expect_only(seen, { answers = true, refusals = true, slowest = true })
-      assert.is_true(seen.answers > 0)
-      assert.is_true(most >= 1 and most <= 5, most)
-    end)
-    busted.pending("lets each state have one in turn: those that came first keep theirs while idle")
-  end)
-end
-
 local stuck_app = [[
 local fl = require "fasterlua"
 local await = fl.await
@@ -1025,7 +998,8 @@ function M.server(title, d)
   databases.describe(title, d.server, d.options, function(get_database)
     describe_faults(d, get_database)
     describe_restarts(d, get_database)
-    describe_cap(d, get_database)
+    db_quota.describe(d, get_database, { judge = judge, expect_only = expect_only,
+      report = report, stuck_app = stuck_app })
     describe_evacuation(d, get_database)
     describe_absence(d, get_database)
   end)
@@ -1051,6 +1025,6 @@ function M.library(title, d, url, define)
   end)
 end
 
-M.judge, M.expect_only, M.report, M.options_of = judge, expect_only, report, options_of
+M.judge, M.expect_only, M.report, M.options_of, M.stuck_app = judge, expect_only, report, options_of, stuck_app
 
 return M

@@ -19,6 +19,7 @@ static bool begin_query(fl_mariadb_link *self, fl_query *query)
     self->query = (fl_mariadb_query *)query;
     self->query->link = self;
     self->query->at = 0;
+    self->query->began = uv_hrtime();
     self->sent = self->was_interrupted = false;
     if (query->kind == FL_QUERY_ACQUIRE) {
         self->session = (fl_mariadb_session *)query->session;
@@ -80,11 +81,14 @@ static bool serve_pool(fl_mariadb_link *self)
         fl_mariadb_serve(db);
         return false;
     }
-    fl_query *query = fl_mariadb_line_take(&self->db->line);
+    bool is_pressed = fl_db_is_pressed(&self->db->db, self->since);
+    fl_query *query = is_pressed ? NULL : fl_mariadb_line_take(&self->db->line);
     if (query) return begin_query(self, query);
     fl_mariadb_become_idle(self);
     fl_mariadb_wire_listen(&self->wire, true);
-    return false;
+    if (!self->db->line.first || fl_db_is_pressed(&self->db->db, self->since)) return false;
+    fl_mariadb_leave_idle(self);
+    return true;
 }
 
 /* The server stops sending; what is under way is read to its end. */
@@ -176,6 +180,7 @@ static bool has_connected(fl_mariadb_link *self)
     if (self->wire.status != 0) return could_not_connect(self);
     self->db->connecting--;
     self->phase = FL_LINK_FREE;
+    self->since = uv_hrtime();
     self->victim.id = mysql_thread_id(self->wire.mysql);
     fl_mariadb_connected(self->db);
     return true;

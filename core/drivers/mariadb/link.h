@@ -56,9 +56,9 @@ struct fl_mariadb_link {
     MYSQL_STMT *leaving;        /* to be closed when nothing runs; NULL: none */
     fl_mariadb_column *columns;
     unsigned width, room;
-    uint64_t rows;       /* that the call has brought */
-    uint64_t idle_since; /* ns */
-    uint64_t turn_began; /* ns; 0: not looked at yet */
+    uint64_t rows;              /* that the call has brought */
+    uint64_t since, idle_since; /* ns: connected; the last query has ended */
+    uint64_t turn_began;        /* ns; 0: not looked at yet */
     fl_mariadb_victim victim;
     fl_deadline breath, doom; /* doom: when what is to be stopped has not stopped */
     bool is_fresh;            /* the handle is not among the prepared ones yet */

@@ -77,6 +77,21 @@ fl_query *fl_mariadb_line_take(fl_mariadb_line *line)
 
 /* links */
 
+/* It serves nobody else while a session has it, or a query that takes long. */
+static bool is_bound(const fl_mariadb_link *link, uint64_t now)
+{
+    return link->session || (link->query && now - link->query->began >= FL_QUOTA_TURN);
+}
+
+static void tell(fl_mariadb *self)
+{
+    unsigned bound = 0;
+    uint64_t now = uv_hrtime();
+    for (const fl_mariadb_link *each = self->links; each; each = each->next)
+        bound += is_bound(each, now);
+    fl_db_tell(&self->db, self->idle_count, self->count - bound, self->line.count);
+}
+
 void fl_mariadb_become_idle(fl_mariadb_link *self)
 {
     fl_mariadb *db = self->db;
@@ -86,6 +101,7 @@ void fl_mariadb_become_idle(fl_mariadb_link *self)
     self->idle_link = &db->idle;
     db->idle = self;
     db->idle_count++;
+    tell(db);
 }
 
 void fl_mariadb_leave_idle(fl_mariadb_link *self)
@@ -182,6 +198,7 @@ static void pause_connecting(fl_mariadb *self, uint64_t milliseconds)
 
 static bool wants_another(const fl_mariadb *self)
 {
+    if (fl_db_is_in_line(&self->db)) return false;
     if (self->failures > 0 && self->connecting > 0) return false; /* one tries for all */
     return self->line.count > self->connecting && self->count < self->db.pool &&
            !fl_deadline_started(&self->again);
@@ -203,15 +220,24 @@ static void refuse_waiting(fl_mariadb *self)
     }
 }
 
+static fl_mariadb_link *find_idle(const fl_mariadb *self)
+{
+    fl_mariadb_link *link = self->idle;
+    while (link && fl_db_is_pressed(&self->db, link->since)) link = link->next_idle;
+    return link;
+}
+
 void fl_mariadb_serve(fl_mariadb *self)
 {
-    while (self->line.first && self->idle) fl_mariadb_link_kick(self->idle);
+    fl_mariadb_link *idle;
+    while (self->line.first && (idle = find_idle(self)) != NULL) fl_mariadb_link_kick(idle);
     if (is_refused(self)) refuse_waiting(self);
     while (wants_another(self)) {
         int status = fl_mariadb_link_open(self);
-        if (status < 0) pause_connecting(self, FIRST_PAUSE);
+        if (status < 0 && status != UV_EAGAIN) pause_connecting(self, FIRST_PAUSE);
     }
     if (self->line.first && !fl_deadline_started(&self->expiry)) watch_line(self);
+    tell(self);
 }
 
 /* Several attempts that fail together count as one. */
@@ -358,6 +384,28 @@ static void close_idle(fl_db *db)
     }
 }
 
+static void serve(fl_db *db)
+{
+    fl_mariadb_serve((fl_mariadb *)db);
+}
+
+/* The one that has been idle longest is ripe first, but for those that are pressed. */
+static uint64_t yield(fl_db *db)
+{
+    fl_mariadb_link *best = NULL;
+    uint64_t at = UINT64_MAX;
+    for (fl_mariadb_link *link = ((fl_mariadb *)db)->idle; link; link = link->next_idle) {
+        uint64_t ripe = fl_quota_ripe_at(db->member, link->since, link->idle_since);
+        if (ripe > at) continue;
+        at = ripe;
+        best = link;
+    }
+    if (!best || at > uv_hrtime()) return at;
+    fl_mariadb_wire_part(&best->wire);
+    fl_mariadb_link_close(best);
+    return 0;
+}
+
 const fl_db_driver fl_mariadb_driver = {
     .name = "mariadb",
     .dialect = FL_SQL_MARIADB,
@@ -371,4 +419,6 @@ const fl_db_driver fl_mariadb_driver = {
     .release = release,
     .stats = stats,
     .close_idle = close_idle,
+    .serve = serve,
+    .yield = yield,
 };

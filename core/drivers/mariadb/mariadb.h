@@ -60,7 +60,8 @@ void fl_mariadb_line_prepend(fl_mariadb_line *line, fl_query *query);
 void fl_mariadb_line_remove(fl_query *query);
 fl_query *fl_mariadb_line_take(fl_mariadb_line *line); /* the first; NULL: none */
 
-/* A link is there; it waits for a query; it has one; it is gone. */
+/* A link is there; it waits for a query; it has one; it is gone. An idle one that is pressed
+ * (fl_db_is_pressed) takes no query. */
 void fl_mariadb_enlist(fl_mariadb_link *link);
 void fl_mariadb_become_idle(fl_mariadb_link *link);
 void fl_mariadb_leave_idle(fl_mariadb_link *link); /* harmless when it is not */

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <uv.h>
 
-#include "server.h"
+#include "farewell.h"
 #include "state.h"
 #include "thread.h"
 
@@ -41,7 +41,7 @@ static void released(fl_lease *lease)
     pthread_mutex_lock(&wire->lock);
     if (wire->fd >= 0) (void)shutdown(wire->fd, SHUT_RDWR);
     pthread_mutex_unlock(&wire->lock);
-    if (wire->server) fl_server_give_connection(wire->server);
+    if (wire->slot) fl_quota_give(wire->slot);
 }
 
 static void set_fd(fl_mariadb_wire *wire, int fd)
@@ -337,16 +337,16 @@ static bool start_connect(fl_mariadb_wire *wire)
 
 int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts)
 {
-    fl_server *server = counts ? db->state->thread->server : NULL;
-    if (server && !fl_db_take_connection(db)) return UV_EMFILE;
+    wire->slot = NULL;
+    int status = counts ? fl_db_take_slot(db, &wire->slot) : 0;
+    if (status < 0) return status;
     wire->db = db;
     wire->address = db->state->address;
-    wire->server = server;
     wire->fd = -1;
     wire->lease.released = released;
     wire->patience.state = db->state;
     wire->mysql = mysql_init(NULL);
-    int status = wire->mysql ? 0 : UV_ENOMEM;
+    status = wire->mysql ? 0 : UV_ENOMEM;
     pthread_mutex_init(&wire->lock, NULL);
     if (status == 0) status = fl_address_lend(wire->address, &wire->lease);
     if (status == 0) {
@@ -357,7 +357,7 @@ int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts)
     if (wire->mysql) mysql_close(wire->mysql);
     wire->mysql = NULL;
     pthread_mutex_destroy(&wire->lock);
-    if (server) fl_db_give_connection(db);
+    if (wire->slot) fl_quota_give(wire->slot);
     return status;
 }
 
@@ -381,6 +381,12 @@ void fl_mariadb_wire_cut(fl_mariadb_wire *wire)
     if (wire->fd >= 0) (void)shutdown(wire->fd, SHUT_RDWR);
 }
 
+void fl_mariadb_wire_part(fl_mariadb_wire *wire)
+{
+    if (fl_address_give_back(wire->address, &wire->lease))
+        fl_farewell_begin(wire->db, wire->fd, wire->slot);
+}
+
 /* What the library holds for a call that has not ended goes only when that ends. */
 void fl_mariadb_wire_close(fl_mariadb_wire *wire)
 {
@@ -398,7 +404,7 @@ void fl_mariadb_wire_close(fl_mariadb_wire *wire)
     mysql_close(wire->mysql);
     wire->mysql = NULL;
     wire->fd = -1;
-    if (lent && wire->server) fl_server_give_connection(wire->server);
+    if (lent && wire->slot) fl_quota_give(wire->slot);
     pthread_mutex_destroy(&wire->lock);
     free(wire->addresses);
     wire->addresses = NULL;

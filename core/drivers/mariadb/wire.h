@@ -22,7 +22,6 @@
 #include "readiness.h"
 #include "resolve.h"
 
-typedef struct fl_server fl_server;
 typedef struct fl_mariadb_wire fl_mariadb_wire;
 
 typedef enum {
@@ -59,8 +58,8 @@ struct fl_mariadb_wire {
     fl_resolve *resolve;
     char *addresses; /* of the host, numbers; NULL: it is not looked up */
     fl_lease lease;
-    fl_address *address; /* held while it is open */
-    fl_server *server;   /* whose connections it counts among; NULL: it does not */
+    fl_address *address;   /* held while it is open */
+    fl_quota_member *slot; /* given back with the lease; NULL: it does not count */
     pthread_mutex_t lock;
     int fd; /* under the lock; -1: none */
 };
@@ -68,8 +67,8 @@ struct fl_mariadb_wire {
 /* What it says and runs first. */
 extern const char fl_mariadb_setup[];
 
-/* 0; UV_ENOMEM; UV_EMFILE: the process has enough connections already; UV_ECANCELED: the state is
- * ending. `counts`: among those. */
+/* 0; UV_ENOMEM; UV_ECANCELED: the state is ending. `counts`: takes a slot (fl_db_take_slot);
+ * UV_EAGAIN: the database is in line for one. */
 int fl_mariadb_wire_open(fl_mariadb_wire *wire, fl_db *db, bool counts);
 /* true: it has ended already; false: `ended` will be called. After `patience` ms, if not 0, the
  * call fails and the connection is lost. */
@@ -77,6 +76,8 @@ bool fl_mariadb_wire_start(fl_mariadb_wire *wire, fl_wire_call call, uint64_t pa
 /* Whether `heard` is wanted while no call runs. */
 void fl_mariadb_wire_listen(fl_mariadb_wire *wire, bool wanted);
 void fl_mariadb_wire_cut(fl_mariadb_wire *wire); /* what runs ends soon, and the connection too */
+/* Before it is closed for another state (farewell.h): its slot goes back later. */
+void fl_mariadb_wire_part(fl_mariadb_wire *wire);
 void fl_mariadb_wire_close(fl_mariadb_wire *wire);
 
 #endif

@@ -204,6 +204,28 @@ static void close_idle(fl_db *db)
     }
 }
 
+static void serve(fl_db *db)
+{
+    fl_pg_pool_serve(pg_of(db));
+}
+
+static uint64_t yield(fl_db *db)
+{
+    fl_pg_connection *best = NULL;
+    uint64_t at = UINT64_MAX;
+    for (fl_pg_connection *each = pg_of(db)->connections; each; each = each->next) {
+        if (!fl_pg_exchange_is_idle(each)) continue;
+        uint64_t ripe = fl_quota_ripe_at(db->member, each->since, each->idle_since);
+        if (ripe >= at) continue;
+        at = ripe;
+        best = each;
+    }
+    if (!best || at > uv_hrtime()) return at;
+    fl_pg_line_part(best->line, db);
+    fl_pg_connection_close(best);
+    return 0;
+}
+
 const fl_db_driver fl_pg_driver = {.name = "postgres",
                                    .dialect = FL_SQL_POSTGRES,
                                    .db_size = sizeof(fl_pg),
@@ -215,4 +237,6 @@ const fl_db_driver fl_pg_driver = {.name = "postgres",
                                    .cancel = cancel,
                                    .release = release,
                                    .stats = stats,
-                                   .close_idle = close_idle};
+                                   .close_idle = close_idle,
+                                   .serve = serve,
+                                   .yield = yield};

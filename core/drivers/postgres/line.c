@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <uv.h>
 
+#include "farewell.h"
 #include "state.h"
 
 #define CANCEL_STACK ((size_t)512 << 10)
@@ -122,19 +123,20 @@ static void released(fl_lease *lease)
 {
     fl_pg_line *line = (fl_pg_line *)((char *)lease - offsetof(fl_pg_line, lease));
     shut_down(line);
-    fl_db_give_connection(line->db);
+    fl_quota_give(line->slot);
     release(line);
 }
 
-static int lend(fl_pg_line *line)
+static int lend(fl_pg_line *line, fl_db *db)
 {
     line->lease.released = released;
-    if (!fl_db_take_connection(line->db)) return UV_EAGAIN;
+    int status = fl_db_take_slot(db, &line->slot);
+    if (status < 0) return status;
     atomic_store(&line->references, 2);
-    int status = fl_address_lend(line->address, &line->lease);
+    status = fl_address_lend(line->address, &line->lease);
     if (status < 0) {
         atomic_store(&line->references, 1);
-        fl_db_give_connection(line->db);
+        fl_quota_give(line->slot);
     }
     return status;
 }
@@ -151,7 +153,7 @@ int fl_pg_line_new(fl_pg_line **out, fl_db *db, fl_pg_connection *connection)
     atomic_init(&line->references, 1);
     atomic_init(&line->is_busy, false);
     (void)pthread_mutex_init(&line->lock, NULL);
-    int status = lend(line);
+    int status = lend(line, db);
     if (status < 0)
         release(line);
     else
@@ -179,6 +181,14 @@ void fl_pg_line_give_up(fl_pg_line *line)
     (void)start_cancelling(line, NULL, NULL);
 }
 
+void fl_pg_line_part(fl_pg_line *line, fl_db *db)
+{
+    if (fl_address_give_back(line->address, &line->lease)) {
+        fl_farewell_begin(db, line->fd, line->slot);
+        release(line);
+    }
+}
+
 void fl_pg_line_close(fl_pg_line *line)
 {
     line->connection = NULL;
@@ -186,7 +196,7 @@ void fl_pg_line_close(fl_pg_line *line)
     line->fd = -1;
     (void)pthread_mutex_unlock(&line->lock);
     if (fl_address_give_back(line->address, &line->lease)) {
-        fl_db_give_connection(line->db);
+        fl_quota_give(line->slot);
         release(line);
     }
     release(line);

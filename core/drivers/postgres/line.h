@@ -22,6 +22,7 @@ typedef struct fl_pg_line {
     fl_lease lease;
     _Atomic unsigned references;
     fl_db *db;
+    fl_quota_member *slot;        /* given back with the loan */
     fl_address *address;          /* held: the state lets go of it before its connections close */
     fl_pg_connection *connection; /* the loop's; NULL: closed */
     pthread_mutex_t lock;         /* so that nobody shuts down a descriptor that is another's now */
@@ -30,8 +31,8 @@ typedef struct fl_pg_line {
     _Atomic bool is_busy; /* a statement runs */
 } fl_pg_line;
 
-/* One more connection of all that may be. 0, UV_EAGAIN when there are too many, UV_ENOMEM, or
- * UV_ECANCELED: the state is going. */
+/* Takes a slot (fl_db_take_slot). 0; UV_EAGAIN: in line for one; UV_ENOMEM; UV_ECANCELED: the state
+ * is going. */
 int fl_pg_line_new(fl_pg_line **out, fl_db *db, fl_pg_connection *connection);
 int fl_pg_line_open(fl_pg_line *line, PGconn *conn); /* it is connected. 0 or UV_ENOMEM */
 /* Asks the server once to cancel what runs, on a thread of its own; then `ended` is called on the
@@ -42,5 +43,8 @@ int fl_pg_line_cancel(fl_pg_line *line, void (*ended)(fl_db *db, fl_pg_connectio
 void fl_pg_line_give_up(fl_pg_line *line);
 /* Before its descriptor is closed: gives everything back. */
 void fl_pg_line_close(fl_pg_line *line);
+
+/* Before that, when it is closed for another state (farewell.h): its slot goes back later. */
+void fl_pg_line_part(fl_pg_line *line, fl_db *db);
 
 #endif

@@ -17,6 +17,7 @@
 #define LONGEST_PAUSE 500
 #define HOPELESS_PAUSE 2000
 #define FULL_PAUSE 100
+#define LONG FL_QUOTA_TURN
 
 /* lines of queries */
 
@@ -54,6 +55,81 @@ void fl_pg_pool_forget(fl_pg *pg, fl_query *query)
     pg->waiting--;
 }
 
+/* When the loop had waited last, by its clock of milliseconds: what has come since has come before
+ * anybody looked. */
+static uint64_t seen_at(const fl_pg *pg)
+{
+    return uv_now(&pg->db.state->thread->loop) * FL_PG_MILLISECOND;
+}
+
+/* more connections than there are slots for: see core/quota.h */
+
+static bool is_in_line(const fl_pg *pg)
+{
+    return fl_db_is_in_line(&pg->db);
+}
+
+static bool is_pressed(const fl_pg_connection *connection)
+{
+    return fl_db_is_pressed(&connection->pg->db, connection->since);
+}
+
+/* It serves nobody else while a session has it, or a statement that takes long. */
+static bool is_bound(const fl_pg_connection *connection, uint64_t now)
+{
+    return connection->session || (connection->first && now >= connection->head_since + LONG);
+}
+
+static void tell(fl_pg *pg)
+{
+    unsigned idle = 0, serving = 0;
+    uint64_t now = seen_at(pg);
+    for (const fl_pg_connection *each = pg->connections; each; each = each->next) {
+        idle += fl_pg_exchange_is_idle(each);
+        serving += !is_bound(each, now);
+    }
+    fl_db_tell(&pg->db, idle, serving, pg->waiting);
+}
+
+static uint64_t waits_since(const fl_pg_queries *line)
+{
+    return line->first ? fl_pg_query_of(line->first)->waiting_since : UINT64_MAX;
+}
+
+/* What waits for a connection of its own has waited longest. */
+static bool slow_is_first(const fl_pg *pg)
+{
+    return pg->slow.first && waits_since(&pg->slow) <= waits_since(&pg->fast);
+}
+
+static bool has_any(const fl_pg *pg, bool is_shared)
+{
+    for (const fl_pg_connection *each = pg->connections; each; each = each->next)
+        if (each->is_shared == is_shared) return true;
+    return false;
+}
+
+/* Connections of that kind take nothing, so that one becomes the other kind that is missing. */
+static bool gives_way(const fl_pg *pg, bool is_shared)
+{
+    if (!is_in_line(pg) || has_any(pg, !is_shared)) return false;
+    return is_shared ? slow_is_first(pg) : pg->fast.first && !slow_is_first(pg);
+}
+
+/* Makes an idle connection one of the other kind. */
+static bool convert(fl_pg *pg)
+{
+    bool to_own = slow_is_first(pg);
+    if (!is_in_line(pg) || !pg->waiting || (!to_own && has_any(pg, true))) return false;
+    for (fl_pg_connection *each = pg->connections; each; each = each->next) {
+        if (each->is_shared != to_own || !fl_pg_exchange_is_idle(each)) continue;
+        if (is_pressed(each)) continue;
+        each->is_shared = !to_own;
+        return true;
+    }
+    return false;
+}
+
 /* which connection */
 
 static bool is_fast(const fl_query *query)
@@ -72,21 +148,15 @@ static bool is_fast(const fl_query *query)
 static bool is_usable(const fl_pg_connection *connection, uint64_t now)
 {
     if (!connection->is_shared || connection->phase != FL_PG_READY) return false;
-    if (fl_pg_cancelling_is_on(connection)) return false;
+    if (fl_pg_cancelling_is_on(connection) || is_pressed(connection)) return false;
     return !connection->first || now < connection->head_since + STALLED;
-}
-
-/* When the loop had waited last, by its clock of milliseconds: what has come since has come before
- * anybody looked. */
-static uint64_t seen_at(const fl_pg *pg)
-{
-    return uv_now(&pg->db.state->thread->loop) * FL_PG_MILLISECOND;
 }
 
 static fl_pg_connection *find_shared(fl_pg *pg)
 {
     fl_pg_connection *best = NULL;
     uint64_t now = seen_at(pg);
+    if (gives_way(pg, true)) return NULL;
     for (fl_pg_connection *each = pg->connections; each; each = each->next)
         if (is_usable(each, now) && (!best || each->items < best->items)) best = each;
     return best;
@@ -94,8 +164,9 @@ static fl_pg_connection *find_shared(fl_pg *pg)
 
 static fl_pg_connection *find_idle(fl_pg *pg)
 {
+    if (gives_way(pg, false)) return NULL;
     for (fl_pg_connection *each = pg->connections; each; each = each->next)
-        if (!each->is_shared && fl_pg_exchange_is_idle(each)) return each;
+        if (!each->is_shared && fl_pg_exchange_is_idle(each) && !is_pressed(each)) return each;
     return NULL;
 }
 
@@ -129,6 +200,7 @@ static bool has_ready(const fl_pg *pg)
 static void assign(fl_pg_connection *connection, fl_query *query)
 {
     fl_pg_query_of(query)->connection = connection;
+    if (!connection->first) connection->head_since = seen_at(connection->pg);
     if (query->kind == FL_QUERY_ACQUIRE) {
         fl_pg_session *session = (fl_pg_session *)query->session;
         session->connection = connection;
@@ -154,7 +226,7 @@ static void assign_waiting(fl_pg_connection *connection, fl_query *query)
 
 static bool may_connect(const fl_pg *pg)
 {
-    if (fl_db_now(&pg->db) < pg->attempt_at) return false;
+    if (is_in_line(pg) || fl_db_now(&pg->db) < pg->attempt_at) return false;
     if (!pg->failing_since) return true;
     connection_count shared = count_connections(pg, true), own = count_connections(pg, false);
     return shared.connecting + own.connecting == 0; /* one tries for all */
@@ -178,7 +250,7 @@ static void try_to_connect(fl_pg *pg, bool is_shared)
                     ? "the server process has as many connections as db_connections "
                       "allows"
                     : uv_strerror(status));
-    pause_until(pg, FULL_PAUSE);
+    if (status != UV_EAGAIN) pause_until(pg, FULL_PAUSE);
 }
 
 static bool could_share(const fl_query *query)
@@ -237,7 +309,7 @@ static uint64_t patience_of(const fl_pg *pg, bool is_connected)
 
 static void fail_late(fl_pg *pg, fl_pg_queries *line, uint64_t now)
 {
-    bool is_connected = has_ready(pg);
+    bool is_connected = has_ready(pg) || is_in_line(pg);
     uint64_t patience = patience_of(pg, is_connected);
     while (line->first && fl_pg_query_of(line->first)->waiting_since + patience <= now)
         fail_waiting(pg, line->first, is_connected);
@@ -261,7 +333,7 @@ static bool is_gone(const fl_pg *pg)
 
 static uint64_t earliest(const fl_pg *pg)
 {
-    uint64_t at = UINT64_MAX, patience = patience_of(pg, has_ready(pg));
+    uint64_t at = UINT64_MAX, patience = patience_of(pg, has_ready(pg) || is_in_line(pg));
     const fl_query *heads[] = {pg->fast.first, pg->slow.first};
     for (int i = 0; i < 2; i++) {
         if (!heads[i]) continue;
@@ -291,19 +363,32 @@ static void set_clock(fl_pg *pg)
     fl_thread_start_deadline(pg->db.state->thread, &pg->clock, rest, ring);
 }
 
-void fl_pg_pool_serve(fl_pg *pg)
+static void assign_all(fl_pg *pg)
 {
     fl_pg_connection *connection;
-    if (pg->is_serving || pg->is_closing) return;
-    if (!pg->waiting && !fl_deadline_started(&pg->clock)) return;
+    do {
+        while (pg->fast.first && (connection = find_shared(pg)))
+            assign_waiting(connection, pg->fast.first);
+        while (pg->slow.first && (connection = find_idle(pg)))
+            assign_waiting(connection, pg->slow.first);
+    } while (convert(pg));
+}
+
+static void serve_waiting(fl_pg *pg)
+{
     pg->is_serving = true;
-    while (pg->fast.first && (connection = find_shared(pg)))
-        assign_waiting(connection, pg->fast.first);
-    while (pg->slow.first && (connection = find_idle(pg)))
-        assign_waiting(connection, pg->slow.first);
+    assign_all(pg);
     if (pg->waiting) connect_more(pg);
+    if (is_in_line(pg)) assign_all(pg);
     set_clock(pg);
     pg->is_serving = false;
+}
+
+void fl_pg_pool_serve(fl_pg *pg)
+{
+    if (pg->is_serving || pg->is_closing) return;
+    if (pg->waiting || fl_deadline_started(&pg->clock)) serve_waiting(pg);
+    tell(pg);
 }
 
 /* queries */
@@ -333,6 +418,7 @@ void fl_pg_pool_submit(fl_pg *pg, fl_query *query)
     if (connection) {
         if (could_share(query) && wants_first_shared(pg)) try_to_connect(pg, true);
         assign(connection, query);
+        tell(pg);
         return;
     }
     wait(pg, query);

@@ -1,8 +1,9 @@
 /* pool: which connection of a database does what; when it connects, and when it gives up.
  *
  * Owner: a database; *loop*. Queries wait in two lines: for a shared connection, and for one of
- * their own. While the server cannot be reached, attempts follow each other at growing distances as
- * long as somebody waits. */
+ * their own. While the database stands in line for more connections (quota.h), one that is idle
+ * does for both, whichever has waited longer. While the server cannot be reached, attempts follow
+ * each other at growing distances as long as somebody waits. */
 #ifndef FL_PG_POOL_H
 #define FL_PG_POOL_H
 
