@@ -394,7 +394,7 @@ describe("an evacuation", function()
       assert.equal(0, count_lines(server, "a job went on"))
     end)
 
-    it("lets another one make what they were making, and have their locks when these end", function()
+    it("lets another one make what they made, and have their locks when these end", function()
       local made, lock = begin(server, "/a/made"), begin(server, "/a/lock", "POST")
       support.eventually(function() return server:get("/a/locked").body == "true" end)
       expect(stick(server), 503)
