@@ -75,6 +75,11 @@ bool fl_address_give_back(fl_address *address, fl_lease *lease)
     return fl_lease_give_back(fl_mailbox_leases(address->mailbox), lease);
 }
 
+bool fl_address_is_closed(const fl_address *address)
+{
+    return atomic_load(&address->closed);
+}
+
 void fl_address_close(fl_address *address)
 {
     atomic_store(&address->closed, true); /* before the leases are looked at: none comes later */

@@ -32,6 +32,8 @@ int fl_address_post(fl_address *address, fl_letter *letter);
 int fl_address_lend(fl_address *address, fl_lease *lease);
 bool fl_address_give_back(fl_address *address, fl_lease *lease);
 
+bool fl_address_is_closed(const fl_address *address); /* any thread */
+
 /* *loop* of its thread: from now on letters are refused, and what is under way is dropped; leases
  * are released. */
 void fl_address_close(fl_address *address);

@@ -7,6 +7,7 @@
 
 #include "connection.h"
 #include "handler.h"
+#include "pool.h"
 #include "profile.h"
 #include "readiness.h"
 #include "server.h"
@@ -307,5 +308,6 @@ int fl_evacuate(fl_web *spare, fl_web *stuck, fl_evacuation *done)
     take_deadlines(thread, old, gone);
     take_listeners(spare, stuck);
     take_connections(spare, stuck, gone, done);
+    fl_pools_drop_orphans(fl_server_pools(thread->server));
     return 0;
 }

@@ -473,20 +473,41 @@ bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
     return dropped;
 }
 
-/* With the lock held: what is queued will not be run. */
-static void send_home(fl_pool *pool, fl_job_outcome outcome)
+/* With the lock held: it will not be run. */
+static void send_home(fl_pool *pool, fl_job *job, fl_job_outcome outcome)
 {
-    while (pool->first) {
-        fl_job *job = pool->first;
-        dequeue(pool, job);
-        job->phase = FL_JOB_ENDED;
-        job->outcome = outcome;
-        if (outcome == FL_JOB_CANCELLED)
-            pool->stats.cancelled++;
-        else
-            pool->stats.failed++;
-        fl_job_return(job);
+    dequeue(pool, job);
+    job->phase = FL_JOB_ENDED;
+    job->outcome = outcome;
+    if (outcome == FL_JOB_CANCELLED)
+        pool->stats.cancelled++;
+    else
+        pool->stats.failed++;
+    fl_job_return(job);
+}
+
+static void send_all_home(fl_pool *pool, fl_job_outcome outcome)
+{
+    while (pool->first) send_home(pool, pool->first, outcome);
+}
+
+static void drop_orphans(fl_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    for (fl_job *job = pool->first, *next; job; job = next) {
+        next = job->next;
+        if (fl_address_is_closed(job->reply)) send_home(pool, job, FL_JOB_CANCELLED);
     }
+    for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
+        if (thread->job && fl_address_is_closed(thread->job->reply))
+            cancel_running(thread->job, "cancelled");
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void fl_pools_drop_orphans(fl_pools *pools)
+{
+    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
+    for (unsigned i = 0; i < count; i++) drop_orphans(pools->list[i]);
 }
 
 /* running */
@@ -672,7 +693,7 @@ static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
     bool replaced = may_retire(pool, now);
     tell_retired(pool, thread, since, replaced, now);
     if (replaced && !pool->closed) add_thread(pool);
-    if (pool->thread_count == 0 && size_now(pool) == 0) send_home(pool, FL_JOB_EXHAUSTED);
+    if (pool->thread_count == 0 && size_now(pool) == 0) send_all_home(pool, FL_JOB_EXHAUSTED);
 }
 
 /* Odd turns are in Lua, or in one of our own functions that Lua has called. */
@@ -782,7 +803,7 @@ static void stop(fl_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     close_locked(pool);
-    send_home(pool, FL_JOB_CANCELLED);
+    send_all_home(pool, FL_JOB_CANCELLED);
     for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
         if (thread->job) cancel_running(thread->job, "shutdown");
     pthread_mutex_unlock(&pool->lock);

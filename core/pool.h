@@ -60,6 +60,9 @@ int fl_pools_new(fl_pools **out, fl_server *server);
 bool fl_pools_stop(fl_pools *pools, uint64_t patience);
 void fl_pools_free(fl_pools *pools); /* after stop was true */
 
+/* Any thread: as fl_pool_cancel, for all jobs of states that have been given up. */
+void fl_pools_drop_orphans(fl_pools *pools);
+
 /* The watch thread, every few milliseconds: jobs past their time, and threads that are missing. */
 void fl_pools_look(fl_pools *pools, uint64_t now);
 /* The watch thread: for how many ns the first of the retired threads that still run has. */

@@ -74,7 +74,8 @@ for name, settings in pairs { ["limits of 200 ms"] = {},
       end
 
       for what, path in pairs { ["endless calls of the server's functions"] = "/a/bound",
-        ["pcall in a loop"] = "/a/pcall", ["an interpreted endless loop"] = "/a/interpreted" } do
+        ["pcall in a loop"] = "/a/pcall", ["an interpreted endless loop"] = "/a/interpreted",
+        ["a sleep that blocks"] = "/a/usleep" } do
         it("are answered 100 ms after the limit, at " .. what .. ", whose state is kept", function()
           local log, state = check_delay(path, settings)
           assert.is_nil(log:find("evacuated", 1, true), log)

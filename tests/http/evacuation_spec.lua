@@ -341,8 +341,10 @@ describe("an evacuation", function()
       local once = begin(server, "/a/once")
       sleep(0.05)
       expect(stick(server), 503)
+      local began = now()
       expect(post, 503)
       expect(once, 503)
+      assert.is_true(now() - began < 0.2 * support.slowdown) -- at once; they take 0.6 s
       expect(again, 200, "again y")
       assert.equal("a", post:request({ path = "/a/" }).body)
     end)
@@ -374,6 +376,31 @@ describe("an evacuation", function()
       expect(stick(server), 503)
       expect(post, 503)
       expect(get, 200, "pooled")
+    end)
+
+    it("drops their jobs: those not begun never run, others end at their next await", function()
+      expect_pools()
+      local posts = { begin(server, "/a/job", "POST") }
+      server:wait_log "a job began"
+      for i = 2, 3 do posts[i] = begin(server, "/a/job", "POST") end
+      support.eventually(function() return server:get("/a/jobs"):json().queued == 2 end)
+      expect(stick(server), 503)
+      for i = 1, 3 do expect(posts[i], 503) end
+      support.eventually(function()
+        local stats = server:get("/a/jobs"):json()
+        return stats.busy == 0 and stats.queued == 0 and stats.cancelled == 3
+      end, 1)
+      assert.equal(1, count_lines(server, "a job began"))
+      assert.equal(0, count_lines(server, "a job went on"))
+    end)
+
+    it("lets another one make what they made, and have their locks when these end", function()
+      local made, lock = begin(server, "/a/made"), begin(server, "/a/lock", "POST")
+      support.eventually(function() return server:get("/a/locked").body == "true" end)
+      expect(stick(server), 503)
+      expect(lock, 503)
+      support.eventually(function() return server:get("/a/locked").body == "false" end, 3)
+      expect(made, 200, "made", { timeout = 8 * support.slowdown }) -- once more: see lease.lua
     end)
 
     it("cuts streams without the last chunk", function()
@@ -717,6 +744,20 @@ describe("a route that caused an evacuation", function()
 end)
 
 describe("a thread that was given up", function()
+  it("may go on reading its request, whose client has left, until it needs more", function()
+    local server = serve()
+    local client = server:connect()
+    client:send("GET /a/afterwards?x=1 HTTP/1.1\r\nHost: a\r\nX-Sent: yes\r\n\r\n")
+    expect(client, 503)
+    client:close()
+    wait_evacuations(server, 1)
+    wait_joined(server)
+    assert.equal("b", server:get("/b/").body)
+    assert.is_nil(server:log():find("the culprit went on", 1, true))
+    assert.is_nil(server:log():find("unhandled error", 1, true))
+    server:stop()
+  end)
+
   it("is joined when it ends by itself, and counted until then", function()
     local server = serve()
     expect(stick(server), 503)
@@ -748,6 +789,34 @@ describe("a thread that was given up", function()
     server:wait_log("server process is stuck", 2)
     support.eventually(function() return not process.signal(old, 0) end, 10)
     assert.equal("b", server:get("/b/").body)
+    server:stop()
+  end)
+
+  it("has the process replaced no more than once in a minute", function()
+    local server = serve()
+    for _ = 1, 2 do expect(begin(server, "/a/read"), 503) end
+    server:wait_log("new server process serves", 10)
+    local new = server:server_pid()
+    support.eventually(function() return #server:pids() == 1 end, 10)
+    for _ = 1, 2 do expect(begin(server, "/a/read"), 503) end
+    support.eventually(function() return count_lines(server, "server process is stuck") == 2 end)
+    sleep(3)
+    assert.same({ new }, server:pids())
+    assert.equal("b", server:get("/b/").body)
+    server:kill()
+  end)
+end)
+
+describe("a server on one socket for all threads", function()
+  it("accepts after an evacuation as before", function()
+    local server = support.start { uds = true, env = { TSAN_OPTIONS = "report_thread_leaks=0" },
+      app = { ["a/app.lua"] = culprit, ["b/app.lua"] = neighbour }, settings = { threads = 2,
+        stuck_handler = limit(200), slow_handler = "50ms", exile = 0 } }
+    for count = 1, 2 do
+      expect(stick(server), 503)
+      for _ = 1, 20 do assert.equal("b", server:get("/b/").body) end
+      wait_evacuations(server, count)
+    end
     server:stop()
   end)
 end)

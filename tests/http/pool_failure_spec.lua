@@ -578,7 +578,8 @@ app:get("/chaos", function(req)
     return s.busy == 0 and s.queued == 0 and s.retired == 0
   end, 10)
   local s = own:stats()
-  return { total = total, outcomes = outcomes, whole = ids(own),
+  until_true(function() return ids(own) == 3 end, 5) -- others keep the machine busy
+  return { total = total, outcomes = outcomes, whole = ids(own, 0.2),
     submitted = s.submitted - before.submitted,
     ended = s.completed + s.failed + s.timed_out + s.cancelled
       - before.completed - before.failed - before.timed_out - before.cancelled,
@@ -590,7 +591,11 @@ support.describe_server("ten thousand jobs", pools.options(chaos_app), function(
   it("have one outcome each, and leave the pool whole and nothing behind", function()
     local server = get_server()
     local count = slowdown == 1 and 4000 or 400
-    local rss
+    local rss, threads, descriptors
+    local function number_of_threads()
+      local status = support.process.read(("/proc/%d/status"):format(server:server_pid()))
+      return tonumber(status:match "Threads:%s+(%d+)")
+    end
     for round = 1, slowdown == 1 and 3 or 2 do
       local client, live = server:connect(), server:connect()
       client:send(("GET /chaos?count=%d HTTP/1.1\r\nHost: a\r\n\r\n"):format(count))
@@ -613,12 +618,45 @@ support.describe_server("ten thousand jobs", pools.options(chaos_app), function(
       client:close()
       live:close()
       if round == 1 then
-        rss = server:rss()
+        rss, threads = server:rss(), number_of_threads()
+        descriptors = select(2, server:fds())
       end
     end
+    support.eventually(function()
+      return number_of_threads() == threads and select(2, server:fds()) == descriptors
+    end, 10)
     if slowdown == 1 then
       assert.is_true(server:rss() < rss + 16 * 2 ^ 20,
         ("%d MB after %d MB"):format(server:rss() / 2 ^ 20, rss / 2 ^ 20))
     end
+  end)
+end)
+
+-- As any thread that was given up: its memory and its processor are lost until the process ends.
+describe("a pool's retired thread that still runs after 5 s", function()
+  it("is visible, and has the process replaced, which loses no request", function()
+    local server = support.start(pools.options(app [==[
+      local own = pool("own", { size = 1, retire_rate = 3 })
+      app:get("/", function() return "served" end)
+      app:get("/loop", function()
+        return caught(await, own:run_within(0.05, function() while true do end end))
+      end)
+    ]==], { drain = "1s", threads = 1 }))
+    local old, client = server:server_pid(), server:connect()
+    assert.equal("timeout", json(server, "/loop").kind)
+    local name = ('fasterlua_pool_retired{app="%s",pool="own"}'):format(
+      server.app_dir:match "[^/]*$")
+    support.eventually(function() return server:metrics()[name] == 1 end, 1)
+    sleep(2)
+    assert.equal(old, server:server_pid())
+    server:wait_log("server process is stuck[^\n]*a job that was given up and still runs", 10)
+    while server:server_pid() == old do
+      assert.equal("served", client:request({ path = "/" }).body)
+    end
+    server:wait_log("new server process serves", 10)
+    support.eventually(function() return #server:pids() == 1 end, 10)
+    assert.equal("served", server:get("/").body)
+    assert.equal(0, server:metrics()[name])
+    server:stop()
   end)
 end)

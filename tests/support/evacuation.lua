@@ -114,6 +114,39 @@ app:get("/eaten", function(req)
   await(fl.sleep(0.6))
   return "eaten"
 end)
+-- Interrupted first, so that it goes on with what it may do without its thread's structures.
+app:get("/afterwards", function(req)
+  pcall(spin, 0.5)
+  for _ = 1, 500 do
+    assert(req:header("x-sent") == "yes" and req.path == "/afterwards" and req.query.x == "1")
+  end
+  fl.sleep(0) -- is not for who has been given up
+  fl.log.info("the culprit went on")
+end)
+
+local shared, one = fl.shared "kept", fl.state_pool { name = "one", size = 1 }
+app:get("/made", function()
+  return await(shared:get_or_set("made", 60, function()
+    if shared:add("first", true) then await(fl.sleep(60)) end
+    return "made"
+  end))
+end)
+app:post("/lock", function()
+  await(shared:lock("lock", 1.5))
+  await(fl.sleep(60))
+end)
+app:get("/locked", function()
+  return tostring(await(shared:lock("lock", 60, { wait = 0 })) == nil)
+end)
+app:post("/job", function()
+  await(one:run(function()
+    fl.log.info "a job began"
+    fl.await(fl.sleep(1.5))
+    fl.log.info "a job went on"
+  end))
+end)
+app:get("/jobs", function() return one:stats() end)
+
 app:get("/once", { replay = false }, function() await(fl.sleep(0.6)) return "once" end)
 app:get("/twice", function() await(fl.sleep(0.6)) spin(0.5) return "twice" end)
 app:get("/pooled", { run_in = "cpu" }, function() await(fl.sleep(0.6)) return "pooled" end)
