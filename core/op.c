@@ -156,6 +156,7 @@ static int op_take(lua_State *L)
     fl_op *op = fl_op_check(L, 1);
     if (!op->done) return 0;
     int count = op->kind->take(op, L);
+    op->taken = true;
     if (op->kind->once) spend(L, op);
     return count;
 }

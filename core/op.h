@@ -39,6 +39,7 @@ struct fl_op {
     int anchor;
     bool done;
     bool cancelled;
+    bool taken; /* somebody has got its result: `close` may tell of an error that nobody has seen */
 };
 
 /* Pushes a new zeroed op of `size` bytes, pending and anchored.  [-0, +1, e] */

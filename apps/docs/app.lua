@@ -5,12 +5,21 @@ local await = fl.await
 
 local app = fl.app { title = "The fasterlua guide" }
 
+local function parts_of(page)
+  local items = {}
+  for _, heading in ipairs(page.headings) do
+    items[#items + 1] = ('<li><a href="#%s">%s</a></li>'):format(heading.id, heading.html)
+  end
+  return items[1] and '\n<ul class="parts">\n' .. table.concat(items, "\n") .. "\n</ul>" or ""
+end
+
 local function navigation(current)
   local items = {}
   for _, name in ipairs(guide.names) do
     local here = name == current and ' aria-current="page"' or ""
-    local title = app.state.pages[name].title
-    items[#items + 1] = ('<li><a href="%s"%s>%s</a></li>'):format(name, here, fl.escape_html(title))
+    local page = app.state.pages[name]
+    items[#items + 1] = ('<li><a href="%s"%s>%s</a>%s</li>'):format(name, here,
+      fl.escape_html(page.title), name == current and parts_of(page) or "")
   end
   return table.concat(items, "\n")
 end

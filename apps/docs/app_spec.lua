@@ -49,7 +49,7 @@ support.describe_server("the docs app", { dir = "apps" }, function(get_server)
 
   it("shows every block as it is written, escaped once", function()
     for _, name in ipairs(page_names()) do
-      local body = get(name).body
+      local body = get(name).body:gsub('<span class="%l">([^<]*)</span>', "%1")
       for _, block in ipairs(blocks.parse("apps/docs/pages/" .. name .. ".md")) do
         local text = block.text:gsub("[&<>\"']", ENTITIES):gsub("\n$", "")
         assert.is_truthy(body:find("<code>" .. text .. "</code></pre>", 1, true), block.line)

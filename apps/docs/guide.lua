@@ -4,8 +4,11 @@
 --     pages["routing"].html
 
 local fl = require "fasterlua"
+local highlight = require "highlight"
 local markdown = require "markdown"
 local settings_table = require "settings_table"
+
+local SHORT_CODE = 28 -- bytes
 
 local guide = {}
 
@@ -20,6 +23,7 @@ guide.names = {
 ---@field name string
 ---@field title string
 ---@field html string
+---@field headings { id: string, html: string }[] its parts
 
 local escape = fl.escape_html
 
@@ -27,7 +31,8 @@ local escape = fl.escape_html
 -- text, and put in where their marks stand afterwards.
 
 local function code_block(language, text)
-  return ('<pre class="%s"><code>%s</code></pre>'):format(escape(language), escape(text))
+  return ('<pre class="%s"><code>%s</code></pre>'):format(escape(language),
+    highlight(language, text))
 end
 
 -- Cells are plain text with code and links: the library takes long for many small texts.
@@ -88,20 +93,33 @@ local function anchor(heading)
 end
 
 local function add_anchors(html)
-  return (html:gsub("<h2>(.-)</h2>", function(heading)
-    return ('<h2 id="%s">%s</h2>'):format(anchor(heading), heading)
+  local headings = {}
+  html = html:gsub("<h2>(.-)</h2>", function(heading)
+    local id = anchor(heading)
+    headings[#headings + 1] = { id = id, html = heading }
+    return ('<h2 id="%s">%s</h2>'):format(id, heading)
+  end)
+  return html, headings
+end
+
+-- Short code is not broken at its hyphens.
+local function keep_together(html)
+  return (html:gsub("<code>([^<\n]+)</code>", function(text)
+    return #text <= SHORT_CODE and ('<code class="short">%s</code>'):format(text) or nil
   end))
 end
 
 --- Makes HTML of Markdown with fenced blocks and tables.
 ---@param text string
----@return string
+---@return string html
+---@return { id: string, html: string }[] headings
 function guide.render(text)
   local rest, cut = cut_out(text)
-  local html = markdown(rest):gsub("<p>xcutx(%d+)x</p>", function(number)
+  local html, headings = add_anchors(keep_together(markdown(rest)))
+  html = html:gsub("<p>xcutx(%d+)x</p>", function(number)
     return cut[tonumber(number)]
   end)
-  return add_anchors(html)
+  return html, headings
 end
 
 --- Makes all pages.
@@ -112,7 +130,8 @@ function guide.pages(read)
   for _, name in ipairs(guide.names) do
     local text = read(name):gsub("<!%-%- settings %-%->", settings_table.markdown)
     local title = text:match("^# ([^\n]+)")
-    pages[name] = { name = name, title = title, html = guide.render(text) }
+    local html, headings = guide.render(text)
+    pages[name] = { name = name, title = title, html = html, headings = headings }
   end
   return pages
 end

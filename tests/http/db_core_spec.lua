@@ -240,6 +240,39 @@ end, function(get_server)
     end)
   end)
 
+  describe("a failure that nobody awaits", function()
+    local function lost()
+      local log = get_server():log()
+      return select(2, log:gsub("a query that nobody awaited has failed: was await forgotten%?", ""))
+    end
+
+    it("is logged when the collector finds it", function()
+      assert.equal("ok", run [[
+        db:exec "insert into nowhere values (1)"
+        await(fl.sleep(0.05))
+        return "ok"]])
+      run "collectgarbage() collectgarbage() return true"
+      assert.is_truthy(get_server():wait_log("was await forgotten%?  app=[^\n]*code=SQLITE_ERROR "
+        .. "[^\n]*nowhere[^\n]*sql="), get_server():log())
+      assert.equal(1, lost())
+    end)
+
+    it("is none of one that was awaited, cancelled or well", function()
+      local before = lost()
+      run [[
+        pcall(await, db:exec "insert into nowhere values (2)")
+        local f = db:exec "insert into nowhere values (3)"
+        f:cancel()
+        db:value "select 1"
+        pcall(await, gather(db:exec "insert into nowhere values (4)", db:value "select 2"))
+        await(fl.sleep(0.05))
+        return true]]
+      run "collectgarbage() collectgarbage() return true"
+      run "return true"
+      assert.equal(before, lost())
+    end)
+  end)
+
   describe("a transaction", function()
     it("that cannot begin gives its session back", function()
       assert.equal(0, run [[
