@@ -2,6 +2,8 @@
 
 #include <uv.h>
 
+#include "sqlite_perform.h"
+
 #define MOST 64
 #define LONGEST                                                                                    \
     5000000u /* ns of work, before what comes meanwhile has to wait for the next group */
@@ -55,7 +57,7 @@ static bool enter(fl_sqlite_group *self, const fl_sqlite_job *first)
 static void run_single(fl_sqlite_group *self, fl_sqlite_job *job)
 {
     if (enter(self, job))
-        fl_sqlite_worker_perform(self->worker, job);
+        fl_sqlite_perform(self->worker, job);
     else
         fl_sqlite_connection_fail(self->connection, job, SQLITE_BUSY);
     fl_sqlite_gate_leave(&self->connection->gate);
@@ -120,8 +122,7 @@ static bool begin(fl_sqlite_group *self)
 static bool run_all(fl_sqlite_group *self)
 {
     for (unsigned i = 0; i < self->count; i++) {
-        if (!fl_sqlite_job_failed(self->jobs[i]))
-            fl_sqlite_worker_perform(self->worker, self->jobs[i]);
+        if (!fl_sqlite_job_failed(self->jobs[i])) fl_sqlite_perform(self->worker, self->jobs[i]);
         if (!fl_sqlite_connection_in_transaction(self->connection)) return false;
         if (i + 1 == self->count) collect_more(self);
     }

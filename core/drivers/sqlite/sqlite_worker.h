@@ -31,11 +31,7 @@ struct fl_sqlite_worker {
 fl_sqlite_worker *fl_sqlite_worker_start(fl_sqlite_file *file, bool writes);
 void fl_sqlite_worker_wake(fl_sqlite_worker *worker);
 
-/* The worker's thread, without the lock. perform: does what a job asks for, whatever transaction
- * is or is not open. */
-void fl_sqlite_worker_perform(fl_sqlite_worker *worker, fl_sqlite_job *job);
-
-/* With the lock, which is given up meanwhile. */
+/* The worker's thread, with the lock, which is given up meanwhile. */
 void fl_sqlite_worker_alone(fl_sqlite_worker *worker, fl_sqlite_job *job);
 
 #endif
