@@ -124,10 +124,10 @@ static int op_wait(lua_State *L)
 static int op_await(lua_State *L)
 {
     fl_op *op = fl_op_check(L, 1);
-    double ticket;
+    const char *reason;
     if (op->done) return 0;
-    const char *reason = fl_task_prepare_wait(L, &ticket);
-    if (reason) {
+    double ticket = fl_task_prepare_wait(L, &reason);
+    if (ticket == 0) {
         lua_pushstring(L, reason);
         return 1;
     }

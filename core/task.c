@@ -443,14 +443,14 @@ static int task_at_end(lua_State *L)
     return 0;
 }
 
-const char *fl_task_prepare_wait(lua_State *L, double *ticket)
+double fl_task_prepare_wait(lua_State *L, const char **reason)
 {
     fl_task *task = running_task(L);
-    if (interrupted(task)) return task->cancelled;
+    *reason = task->cancelled;
+    if (interrupted(task)) return 0;
     task->woken = false;
     task->suspension++; /* what an earlier ticket registered cannot end this suspension */
-    *ticket = (double)(task->suspension * FL_SLOTS_MOST + task->slot);
-    return NULL;
+    return (double)(task->suspension * FL_SLOTS_MOST + task->slot);
 }
 
 int fl_task_wait(lua_State *L)
@@ -463,9 +463,9 @@ int fl_task_wait(lua_State *L)
 /* ticket() -> number | nil, reason   [-0, +1|2, e] */
 static int task_ticket(lua_State *L)
 {
-    double ticket;
-    const char *reason = fl_task_prepare_wait(L, &ticket);
-    if (reason) {
+    const char *reason;
+    double ticket = fl_task_prepare_wait(L, &reason);
+    if (ticket == 0) {
         lua_pushnil(L);
         lua_pushstring(L, reason);
         return 2;

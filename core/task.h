@@ -75,9 +75,10 @@ void fl_task_log_error(fl_task *task, const char *message);
 
 double fl_task_handle(const fl_task *task);
 
-/* Lua, in a task, is about to wait: NULL and the ticket that ends this suspension, or why the task
- * was cancelled.  [-0, +0, e] */
-const char *fl_task_prepare_wait(lua_State *L, double *ticket);
+/* Lua, in a task, is about to wait: the ticket that ends this suspension; 0: the task was
+ * cancelled,
+ * `*reason` says why.  [-0, +0, e] */
+double fl_task_prepare_wait(lua_State *L, const char **reason);
 /* Suspends it: to be returned by the C function that Lua has called, which returns nothing then, or
  * why the task was cancelled.  [-0, +0, e] */
 int fl_task_wait(lua_State *L);

@@ -39,8 +39,8 @@ static void tell_lost(const fl_query_op *self)
         fl_field_text("app", fl_slice_from_string(op->state->app->name)),
         fl_field_text("code", fl_slice_from_string(query->error.code)),
         fl_field_text("error", fl_slice_from_string(query->error.message)),
-        fl_field_text(
-            "sql", fl_slice_of(size ? statement->text : "", size < SQL_SHOWN ? size : SQL_SHOWN)),
+        fl_field_text("sql", fl_slice_of(size ? statement->text : "",
+                                         size < FL_DB_SQL_SHOWN ? size : FL_DB_SQL_SHOWN)),
     };
     fl_log_line(op->state->thread->log, FL_LOG_ERROR,
                 FL_SLICE("a query that nobody awaited has failed: was await forgotten?"), fields,

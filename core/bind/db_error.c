@@ -4,7 +4,6 @@
 #include <string.h>
 
 #define METATABLE "fasterlua.db.error"
-#define SQL_SHOWN 300 /* bytes of a statement in an error's `sql` */
 
 static void set_text(lua_State *L, const char *name, const char *text)
 {
@@ -23,7 +22,7 @@ static void push_error(lua_State *L, const char *code, const char *message)
 
 static void set_sql(lua_State *L, fl_slice sql)
 {
-    lua_pushlstring(L, sql.data, sql.size < SQL_SHOWN ? sql.size : SQL_SHOWN);
+    lua_pushlstring(L, sql.data, sql.size < FL_DB_SQL_SHOWN ? sql.size : FL_DB_SQL_SHOWN);
     lua_setfield(L, -2, "sql");
 }
 

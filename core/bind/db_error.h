@@ -8,6 +8,8 @@
 
 #include "database.h"
 
+#define FL_DB_SQL_SHOWN 300 /* bytes of a statement in errors and logs */
+
 /* Raises one. Its message lies on top; the statement, if there is one, at `sql`.  [-1, +0, e] */
 int fl_db_error_raise(lua_State *L, const char *code, int sql);
 int fl_db_error_raise_text(lua_State *L, const char *code, const char *message); /* [-0, +0, e] */
