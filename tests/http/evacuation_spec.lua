@@ -678,6 +678,19 @@ app:on_start(function() while loads == 1 do end end)
   end)
 end)
 
+describe("loading", function()
+  it("may compute for as long as it likes, at the start and in a handler's place", function()
+    local compute = "local till = os.clock() + 0.6\nwhile os.clock() < till do end\n"
+    local server = serve(nil, { a = compute .. culprit })
+    assert.equal("a", server:get("/a/").body)
+    assert.is_nil(server:log():find("stuck handler", 1, true))
+    expect(begin(server, "/a/loop"), 503) -- when a fresh state has been loaded
+    assert.equal("a", server:get("/a/").body)
+    assert.equal(1, count_lines(server, "stuck handler on"))
+    server:kill()
+  end)
+end)
+
 describe("a process that was stopped", function()
   it("stops no handler when it goes on", function()
     local server = serve()
