@@ -16,7 +16,7 @@ typedef struct retired {
     struct retired *next;
     fl_web *web;
     uint64_t since; /* ns */
-    bool taken; /* another one has its place */
+    bool taken;     /* another one has its place */
     bool ended;
     char what[256];
 } retired;
@@ -168,8 +168,8 @@ void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status
                   "evacuated web thread %u: %s; %u connections moved, %u requests run again, %u "
                   "answered with 503, %u cut, %u tasks lost; run_in_state is for what computes, "
                   "run_blocking for what blocks",
-                  stuck->thread.number, entry ? entry->what : "a handler", done->connections, done->replayed, done->refused,
-                  done->cut, done->tasks);
+                  stuck->thread.number, entry ? entry->what : "a handler", done->connections,
+                  done->replayed, done->refused, done->cut, done->tasks);
 }
 
 static bool has_ended(retired *entry)
