@@ -599,9 +599,9 @@ return app
     assert.equal("busy", server:get("/b/busy/150").body)
     support.eventually(function() return process.read(dir .. "/loads") == "2" end)
     sleep(0.1)
-    local client, stuck = server:connect(), begin(server, "/a/spin")
+    local client, stuck = server:connect(), begin(server, "/a/spin/400")
     client:send(head("/b/"))
-    expect(client, 200, "b")
+    expect(client, 200, "b", { timeout = 15 * support.slowdown })
     expect(stuck, 503) -- once it looks up
     assert.is_nil(server:log():find("evacuated", 1, true))
     server:kill()
