@@ -599,10 +599,11 @@ return app
     assert.equal("busy", server:get("/b/busy/150").body)
     support.eventually(function() return process.read(dir .. "/loads") == "2" end)
     sleep(0.1)
-    local client, stuck = server:connect(), begin(server, "/a/spin/400")
-    client:send(head("/b/"))
+    local stuck = begin(server, "/a/spin/400")
+    support.eventually(function() return count_lines(server, "slow handler") == 3 end)
+    local client = begin(server, "/b/")
     expect(client, 200, "b", { timeout = 15 * support.slowdown })
-    expect(stuck, 503) -- once it looks up
+    expect(stuck, 503) -- once it has looked up
     assert.is_nil(server:log():find("evacuated", 1, true))
     server:kill()
     process.remove_directory(dir)
