@@ -8,7 +8,8 @@
  * A job past its time is told so at its next await; soon after, the thread is interrupted by a
  * signal, and when that does not help either, the thread is *retired*: the pool forgets it and
  * starts another one. A retired thread still owns all it has; when its job ends after all, it
- * closes that and is gone.
+ * closes that and is gone, and when it does not within 5 s, the watch thread has the process
+ * replaced.
  *
  * With the option `process` each thread has a child process (pool_process.h) instead of states:
  * what cannot be stopped is killed there, and no thread is ever retired. */

@@ -4,9 +4,9 @@
  * it saw before: no clock is read per request. A turn that holds its loop longer than slow_handler
  * is logged with its route and another thread accepts on its listener meanwhile. A turn that used
  * stuck_handler of CPU time, or was blocked in the kernel for blocked_handler, is interrupted
- * (interruption.h), and when it still runs 50 ms later, its thread is retired and evacuated. Time
- * spent waiting for a processor, or while the whole process was stopped, counts for neither. Looks
- * after jobs past their time, too. */
+ * (interruption.h), and when it still runs 50 ms later, its thread is retired and evacuated. What
+ * runs on for 5 s after that has the process replaced. Time spent waiting for a processor, or while
+ * the whole process was stopped, counts for neither. Looks after jobs past their time, too. */
 #ifndef FL_WATCH_H
 #define FL_WATCH_H
 

@@ -599,10 +599,11 @@ return app
     assert.equal("busy", server:get("/b/busy/150").body)
     support.eventually(function() return process.read(dir .. "/loads") == "2" end)
     sleep(0.1)
-    local client, stuck = server:connect(), begin(server, "/a/spin")
-    client:send(head("/b/"))
-    expect(client, 200, "b")
-    expect(stuck, 503) -- once it looks up
+    local stuck = begin(server, "/a/spin/400")
+    support.eventually(function() return count_lines(server, "slow handler") == 3 end)
+    local client = begin(server, "/b/")
+    expect(client, 200, "b", { timeout = 15 * support.slowdown })
+    expect(stuck, 503) -- once it has looked up
     assert.is_nil(server:log():find("evacuated", 1, true))
     server:kill()
     process.remove_directory(dir)
@@ -675,6 +676,19 @@ app:on_start(function() while loads == 1 do end end)
     assert.is_nil(server:log():find("killed", 1, true), server:log())
     server:stop()
     process.remove_directory(dir)
+  end)
+end)
+
+describe("loading", function()
+  it("may compute for as long as it likes, at the start and in a handler's place", function()
+    local compute = "local till = os.clock() + 0.6\nwhile os.clock() < till do end\n"
+    local server = serve(nil, { a = compute .. culprit })
+    assert.equal("a", server:get("/a/").body)
+    assert.is_nil(server:log():find("stuck handler", 1, true))
+    expect(begin(server, "/a/loop"), 503) -- when a fresh state has been loaded
+    assert.equal("a", server:get("/a/").body)
+    assert.equal(1, count_lines(server, "stuck handler on"))
+    server:kill()
   end)
 end)
 

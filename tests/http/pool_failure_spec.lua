@@ -133,7 +133,7 @@ app:get("/never-early", function()
   return wall() - began
 end)
 app:get("/exhausted", function()
-  local limited = pool("limited", { size = 1, retire_rate = 1, retire_window = 2, timeout = 0.05 })
+  local limited = pool("limited", { size = 1, retire_rate = 1, retire_window = 4, timeout = 0.05 })
   local result = {}
   result.first = caught_run(limited, compute, 1)
   result.replaced = until_true(function()
@@ -149,7 +149,7 @@ app:get("/exhausted", function()
   result.recovered = until_true(function()
     local ok, value = pcall(function() return await(limited:run(function() return "again" end)) end)
     return ok and value == "again"
-  end, 5)
+  end, 10)
   result.retirements = limited:stats().retirements
   limited:close()
   until_true(function() return limited:stats().threads + limited:stats().retired == 0 end)
@@ -236,12 +236,14 @@ app:get("/memory", function()
   return result
 end)
 app:get("/memory-others", function()
+  local before = small:stats().states_replaced
   local other = small:run(function()
     local list = {}
     for i = 1, 20 do list[i] = i fl.await(fl.sleep(0.01)) end
     return #list
   end)
   local failed = caught_run(small, blow_up)
+  until_true(function() return small:stats().states_replaced == before + 1 end)
   return { kind = failed.kind, other = await(other) }
 end)
 app:get("/memory-swallowed", function()
