@@ -85,7 +85,7 @@ FUZZ_RUNS ?= 100000
 FUZZ_SECONDS ?= 20
 SOAK_SECONDS ?= 600
 TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fanout core/topic \
-    core/segment core/shared core/log core/metrics core/admin core/ledger core/modules \
+    core/quota core/segment core/shared core/log core/metrics core/admin core/ledger core/modules \
     http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool_spec \
     http/pool_failure http/pool_process http/pool_stream http/run_in http/shared http/channel \
     http/topic http/evacuation core/exile core/turn_end core/resolve core/sqlite http/sqlite \

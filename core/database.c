@@ -29,12 +29,6 @@ const char *fl_db_option_of(const fl_db *db, const char *name)
     return NULL;
 }
 
-uint64_t fl_db_now(const fl_db *db)
-{
-    (void)db;
-    return uv_hrtime();
-}
-
 /* the quota */
 
 static void say_ended(fl_db *db)

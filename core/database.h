@@ -170,7 +170,6 @@ struct fl_db {
 /* For drivers. */
 
 const char *fl_db_option_of(const fl_db *db, const char *name); /* NULL: not given */
-uint64_t fl_db_now(const fl_db *db);                            /* ns */
 
 /* One more connection of all that the server process may have (quota.h). 0, and the slot is to be
  * given back (fl_quota_give) by whatever thread closes the connection; UV_EAGAIN: the database

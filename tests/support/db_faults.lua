@@ -1025,6 +1025,6 @@ function M.library(title, d, url, define)
   end)
 end
 
-M.judge, M.expect_only, M.report, M.options_of, M.stuck_app = judge, expect_only, report, options_of, stuck_app
+M.judge, M.expect_only, M.report, M.options_of = judge, expect_only, report, options_of
 
 return M

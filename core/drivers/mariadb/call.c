@@ -27,8 +27,7 @@ static bool end_call(fl_mariadb_link *self)
     fl_mariadb_query *query = self->query;
     if (query->query.error.message) return fl_mariadb_undo(self);
     if (query->query.kind != FL_QUERY_MORE)
-        fl_statement_took(fl_mariadb_call_of(self)->statement,
-                          fl_db_now(&self->db->db) - query->began);
+        fl_statement_took(fl_mariadb_call_of(self)->statement, uv_hrtime() - query->began);
     if (++query->at < query->query.call_count) return fl_mariadb_call_begin(self);
     return query->query.kind == FL_QUERY_BATCH ? commit(self) : fl_mariadb_finish(self);
 }
@@ -109,7 +108,7 @@ static void breathe(fl_deadline *deadline)
 static bool is_long_turn(fl_mariadb_link *self)
 {
     if (self->rows % ROWS_AT_ONCE != 0) return false;
-    uint64_t now = fl_db_now(&self->db->db);
+    uint64_t now = uv_hrtime();
     if (self->turn_began == 0) self->turn_began = now;
     return now - self->turn_began > TURN;
 }
@@ -406,7 +405,7 @@ bool fl_mariadb_call_begin(fl_mariadb_link *self)
     fl_call *call = fl_mariadb_call_of(self);
     self->prepared_anew = false;
     self->entry = NULL;
-    self->query->began = fl_db_now(&self->db->db);
+    self->query->began = uv_hrtime();
     bool is_own = call->statement->kind == FL_SQL_SESSION && is_command(call->statement);
     if (call->statement->kind == FL_SQL_SESSION && !is_own) self->is_dirty = true;
     if (is_own || call->statement->known == &as_text) return send_text(self);

@@ -95,7 +95,7 @@ static void tell(fl_mariadb *self)
 void fl_mariadb_become_idle(fl_mariadb_link *self)
 {
     fl_mariadb *db = self->db;
-    self->idle_since = fl_db_now(&db->db);
+    self->idle_since = uv_hrtime();
     self->next_idle = db->idle;
     if (self->next_idle) self->next_idle->idle_link = &self->next_idle;
     self->idle_link = &db->idle;
@@ -165,7 +165,7 @@ static void watch_line(fl_mariadb *self)
 {
     fl_deadline_stop(&self->expiry);
     uint64_t patience = patience_of(self) * NANOSECONDS;
-    uint64_t now = fl_db_now(&self->db);
+    uint64_t now = uv_hrtime();
     fl_query *first;
     while ((first = self->line.first) != NULL && patience) {
         uint64_t waited = now > first->submitted ? now - first->submitted : 0;
@@ -377,7 +377,7 @@ static void stats(fl_db *db, fl_db_stats *stats)
 static void close_idle(fl_db *db)
 {
     fl_mariadb *self = (fl_mariadb *)db;
-    uint64_t now = fl_db_now(db), most = db->idle_timeout * NANOSECONDS;
+    uint64_t now = uv_hrtime(), most = db->idle_timeout * NANOSECONDS;
     for (fl_mariadb_link *link = self->idle, *next; link; link = next) {
         next = link->next_idle;
         if (now - link->idle_since >= most) fl_mariadb_link_close(link);

@@ -51,7 +51,7 @@ static void described(fl_pg_connection *self, fl_pg_query *q, fl_pg_known *known
 {
     fl_pg_entry *entry = q->parsing;
     if (q->is_fresh && has_same_parameters(entry->statement->known, known)) {
-        known->confirmed = fl_db_now(&self->pg->db);
+        known->confirmed = uv_hrtime();
         known->schema = self->pg->schemas;
     }
     learn(entry->statement, known);

@@ -277,7 +277,7 @@ int fl_pg_connection_open(fl_pg_connection *self)
     fl_deadline_stop(&self->deadline);
     self->phase = FL_PG_READY;
     self->status = 'I';
-    self->since = self->idle_since = fl_db_now(&self->pg->db);
+    self->since = self->idle_since = uv_hrtime();
     return 0;
 }
 

@@ -196,7 +196,7 @@ static void stats(fl_db *db, fl_db_stats *stats)
 static void close_idle(fl_db *db)
 {
     fl_pg *pg = pg_of(db);
-    uint64_t now = fl_db_now(db), most = db->idle_timeout * FL_PG_MILLISECOND;
+    uint64_t now = uv_hrtime(), most = db->idle_timeout * FL_PG_MILLISECOND;
     for (fl_pg_connection *each = pg->connections, *next; each; each = next) {
         next = each->next;
         if (fl_pg_exchange_is_idle(each) && now - each->idle_since >= most)

@@ -14,18 +14,13 @@
 
 #define BUSY_SHARE 8 /* of the time that a busy loop measures, this part counts */
 
-static uint64_t now_of(const fl_pg_connection *self)
-{
-    return fl_db_now(&self->pg->db);
-}
-
 /* the time that a statement takes */
 
 /* What the loop did meanwhile is not the statement's time; but it may have been busy while a slow
  * one ran, so that is not left out altogether. */
 static uint64_t time_taken(const fl_pg_connection *self)
 {
-    uint64_t all = now_of(self) - self->head_since;
+    uint64_t all = uv_hrtime() - self->head_since;
     uint64_t waited = fl_thread_waited(self->pg->db.state->thread);
     uint64_t asleep = waited > self->head_waited ? waited - self->head_waited : 0;
     if (asleep > all) asleep = all; /* another thread's loop, since it has moved */
@@ -56,7 +51,7 @@ static void after_item(fl_pg_connection *self)
     fl_pg_item_begin_first(self);
     fl_pg_cancelling_turn(self);
     fl_pg_exchange_pump(self);
-    if (!self->first) self->idle_since = now_of(self);
+    if (!self->first) self->idle_since = uv_hrtime();
     if (self->is_shared || fl_pg_exchange_is_idle(self)) fl_pg_pool_idle(self);
 }
 

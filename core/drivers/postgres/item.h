@@ -10,7 +10,7 @@
 /* The server comes to the first one. */
 static inline void fl_pg_item_begin_first(fl_pg_connection *self)
 {
-    self->head_since = fl_db_now(&self->pg->db);
+    self->head_since = uv_hrtime();
     self->head_waited = fl_thread_waited(self->pg->db.state->thread);
 }
 

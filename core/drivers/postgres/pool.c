@@ -226,7 +226,7 @@ static void assign_waiting(fl_pg_connection *connection, fl_query *query)
 
 static bool may_connect(const fl_pg *pg)
 {
-    if (is_in_line(pg) || fl_db_now(&pg->db) < pg->attempt_at) return false;
+    if (is_in_line(pg) || uv_hrtime() < pg->attempt_at) return false;
     if (!pg->failing_since) return true;
     connection_count shared = count_connections(pg, true), own = count_connections(pg, false);
     return shared.connecting + own.connecting == 0; /* one tries for all */
@@ -239,7 +239,7 @@ static void say_why(fl_pg *pg, const char *why)
 
 static void pause_until(fl_pg *pg, uint64_t milliseconds)
 {
-    pg->attempt_at = fl_db_now(&pg->db) + milliseconds * FL_PG_MILLISECOND;
+    pg->attempt_at = uv_hrtime() + milliseconds * FL_PG_MILLISECOND;
 }
 
 static void try_to_connect(fl_pg *pg, bool is_shared)
@@ -325,7 +325,7 @@ static void fail_all(fl_pg *pg)
 static bool is_gone(const fl_pg *pg)
 {
     if (!pg->failing_since || has_ready(pg)) return false;
-    uint64_t away = fl_db_now(&pg->db) - pg->failing_since;
+    uint64_t away = uv_hrtime() - pg->failing_since;
     return pg->is_hopeless || away >= patience_of(pg, false);
 }
 
@@ -339,7 +339,7 @@ static uint64_t earliest(const fl_pg *pg)
         if (!heads[i]) continue;
         uint64_t end = ((const fl_pg_query *)heads[i])->waiting_since + patience;
         if (end < at) at = end;
-        if (pg->attempt_at > fl_db_now(&pg->db) && pg->attempt_at < at) at = pg->attempt_at;
+        if (pg->attempt_at > uv_hrtime() && pg->attempt_at < at) at = pg->attempt_at;
     }
     return at;
 }
@@ -347,7 +347,7 @@ static uint64_t earliest(const fl_pg *pg)
 static void ring(fl_deadline *clock)
 {
     fl_pg *pg = (fl_pg *)((char *)clock - offsetof(fl_pg, clock));
-    uint64_t now = fl_db_now(&pg->db);
+    uint64_t now = uv_hrtime();
     fail_late(pg, &pg->fast, now);
     fail_late(pg, &pg->slow, now);
     fl_pg_pool_serve(pg);
@@ -355,7 +355,7 @@ static void ring(fl_deadline *clock)
 
 static void set_clock(fl_pg *pg)
 {
-    uint64_t now = fl_db_now(&pg->db), at = earliest(pg);
+    uint64_t now = uv_hrtime(), at = earliest(pg);
     fl_deadline_stop(&pg->clock);
     if (at == UINT64_MAX) return;
     uint64_t rest = at > now ? (at - now) / FL_PG_MILLISECOND + 1 : 1;
@@ -395,7 +395,7 @@ void fl_pg_pool_serve(fl_pg *pg)
 
 static void wait(fl_pg *pg, fl_query *query)
 {
-    fl_pg_query_of(query)->waiting_since = fl_db_now(&pg->db);
+    fl_pg_query_of(query)->waiting_since = uv_hrtime();
     pg->waiting++;
 }
 
@@ -468,7 +468,7 @@ void fl_pg_pool_connected(fl_pg_connection *connection)
 /* Those that are lost together lengthen it once. */
 static void lengthen_pause(fl_pg *pg)
 {
-    if (fl_db_now(&pg->db) < pg->attempt_at) return;
+    if (uv_hrtime() < pg->attempt_at) return;
     pg->pause = pg->pause ? pg->pause * 2 : FIRST_PAUSE;
     if (pg->pause > LONGEST_PAUSE) pg->pause = LONGEST_PAUSE;
     if (pg->is_hopeless) pg->pause = HOPELESS_PAUSE;
@@ -492,7 +492,7 @@ static bool is_for_good(const char *why)
 
 void fl_pg_pool_refused(fl_pg *pg, const char *why, bool needs_password)
 {
-    uint64_t now = fl_db_now(&pg->db);
+    uint64_t now = uv_hrtime();
     say_why(pg, why);
     pg->is_hopeless = needs_password || is_for_good(why);
     if (!pg->failing_since && !has_ready(pg)) {
@@ -511,7 +511,7 @@ void fl_pg_pool_lost(fl_pg *pg, const fl_pg_connection *connection, const char *
     pg->was_lost = true;
     fl_log_printf(pg->db.state->thread->log, FL_LOG_INFO, "%s: connection lost: %s", pg->db.name,
                   why);
-    if (fl_db_now(&pg->db) - connection->since < SETTLED) lengthen_pause(pg);
+    if (uv_hrtime() - connection->since < SETTLED) lengthen_pause(pg);
 }
 
 void fl_pg_pool_idle(fl_pg_connection *connection)

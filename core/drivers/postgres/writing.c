@@ -171,5 +171,5 @@ void fl_pg_writing_go_on(fl_pg_connection *self, fl_pg_query *q, const char *nam
 bool fl_pg_writing_is_doubtful(const fl_pg_connection *self, const fl_pg_known *known)
 {
     if (known->confirmed == 0 || known->schema != self->pg->schemas) return true;
-    return fl_db_now(&self->pg->db) - known->confirmed > CONFIRMED;
+    return uv_hrtime() - known->confirmed > CONFIRMED;
 }
