@@ -7,8 +7,9 @@ app:on_start(function()
   app.state.page = fl.await(fl.fs.read "welcome.html")
 end)
 
-app:get("/", function()
-  return fl.html(app.state.page)
+app:get("/", function(req)
+  local here = fl.escape_html(req.scheme .. "://" .. (req:header "host" or "127.0.0.1:8000"))
+  return fl.html((app.state.page:gsub("{{here}}", function() return here end)))
 end)
 
 return app

@@ -20,4 +20,11 @@ support.describe_server("the welcome app", { dir = "apps" }, function(get_server
       assert.is_true(linked[name], name .. " is not on the page")
     end
   end)
+
+  it("shows commands for the address at which it was asked", function()
+    local server = get_server()
+    assert.is_truthy(server:get("/").body:find("curl -T FILE\nhttp://127.0.0.1:" .. server.port
+      .. "/files/NAME", 1, true))
+    assert.is_truthy(server:get("/", { Host = "a&b" }).body:find("http://a&amp;b/files", 1, true))
+  end)
 end)

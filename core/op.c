@@ -22,10 +22,18 @@ fl_op *fl_op_check(lua_State *L, int index)
     return luaL_checkudata(L, index, METATABLE);
 }
 
+int fl_op_refuse(lua_State *L, const char *what)
+{
+    luaL_where(L, 2);
+    lua_pushfstring(L, "%s: at the top level of a file nothing can wait: use app:on_start", what);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
 fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind)
 {
     fl_state *state = fl_state_of(L);
-    if (!state) luaL_error(L, "%s: nothing can wait here", kind->name);
+    if (!state) fl_op_refuse(L, kind->name);
     fl_op *op = lua_newuserdata(L, size);
     memset(op, 0, size);
     op->kind = kind;

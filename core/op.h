@@ -49,6 +49,9 @@ fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind);
 fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind);
 void fl_op_begin(lua_State *L, fl_op *op);
 void fl_op_done(fl_op *op);
+/* Raises, at the app's line, that where no state is served nothing can wait: a file is being loaded
+ * to be looked at.  [-0, +0, e] */
+int fl_op_refuse(lua_State *L, const char *what);
 fl_op *fl_op_check(lua_State *L, int index); /* the argument must be one  [-0, +0, e] */
 
 /* Registers op_done, op_wait, op_await, op_take, op_cancel in the table on top.  [-0, +0, e] */

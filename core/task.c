@@ -373,7 +373,7 @@ static int start_in(lua_State *L, fl_request *request)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     fl_state *state = fl_state_of(L);
-    if (!state) return luaL_error(L, "no task can start here");
+    if (!state) return fl_op_refuse(L, "a task");
     int values = lua_gettop(L);
     fl_task *task = task_take(state);
     if (!task) return luaL_error(L, "not enough memory for a task");

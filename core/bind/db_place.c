@@ -17,7 +17,8 @@ typedef struct session_handle {
 static int no_server(lua_State *L)
 {
     return fl_db_error_raise_text(
-        L, "refused", "there is no server here: a database can be opened, but not used");
+        L, "refused",
+        "at the top level of a file a database can be opened, but not used: use app:on_start");
 }
 
 /* Known by its metatable's address, which costs less than its name. */

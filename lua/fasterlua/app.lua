@@ -106,7 +106,7 @@ end
 
 --- Runs fn every so many seconds from the server's start on: once per server, in one of its states
 --- (see fasterlua.schedule). It may await.
----@param seconds number
+---@param seconds number|string or a time as "5m"
 ---@param fn fun()
 ---@param options? fasterlua.JobOptions
 ---@return fasterlua.App self

@@ -6,7 +6,7 @@
 local flame = {}
 
 local WIDTH, MARGIN, ROW, TEXT = 1200, 12, 19, 6.65 -- pixels; TEXT: of a letter
-local HEAD, FOOT = 62, 14
+local HEAD, FOOT = 78, 14
 local NARROWEST = 0.2 -- pixels of a frame that is drawn
 
 ---@class fasterlua.flame.Frame
@@ -144,10 +144,14 @@ g.f rect { stroke: #fff; stroke-width: 0.6; rx: 2px; }
 g.f text { pointer-events: none; }
 g.f:hover rect { stroke: #111; stroke-width: 1; }
 g.f { cursor: pointer; }
+g.f.found rect { stroke: #7a0fb8; stroke-width: 2; }
+g.f.found text { font-weight: 700; }
+.action { cursor: pointer; fill: #0b62a8; text-decoration: underline; }
 ]]
 
--- A click shows a frame at full width, a click on the lowest one everything. Without scripts the
--- picture is complete.
+-- A click shows a frame at full width, a click on the lowest one everything. "Search" marks the
+-- frames whose name has a text, as what stands behind # in the address does, and tells their share:
+-- of frames upon each other the lowest counts. Without scripts the picture is complete.
 local script = [[
 (function () {
   var frames = Array.prototype.slice.call(document.querySelectorAll("g.f"));
@@ -184,6 +188,31 @@ local script = [[
       label(frame, x, width);
     });
   }
+  var search = document.getElementById("search"), found = document.getElementById("found");
+  found.textContent = "a click enlarges a frame";
+  search.textContent = "Search";
+  search.addEventListener("click", function () {
+    var wanted = window.prompt("Mark the functions whose name has:", "");
+    if (wanted !== null) { mark(wanted.toLowerCase()); }
+  });
+  function mark(wanted) {
+    var marked = frames.filter(function (frame) {
+      var is = wanted !== "" && frame.full.toLowerCase().indexOf(wanted) >= 0;
+      frame.classList.toggle("found", is);
+      return is;
+    });
+    var share = 0;
+    marked.forEach(function (frame) {
+      var covered = marked.some(function (other) {
+        return other.up > frame.up && other.at <= frame.at + 0.01
+          && other.at + other.wide >= frame.at + frame.wide - 0.01;
+      });
+      if (!covered) { share += frame.wide; }
+    });
+    found.textContent = wanted === "" ? "" : marked.length + " frames have \u201c" + wanted
+      + "\u201d: " + (100 * share / (WIDTH - 2 * MARGIN)).toFixed(1) + " %";
+  }
+  if (location.hash.length > 1) { mark(decodeURIComponent(location.hash.slice(1)).toLowerCase()); }
 })();
 ]]
 
@@ -246,6 +275,10 @@ local function draw_legend(out)
       left, entry[2])
     out[#out + 1] = ('<text class="about" x="%d" y="26">%s</text>\n'):format(left + 15, entry[1])
   end
+  out[#out + 1] = ('<text class="about" id="found" x="%d" y="64" text-anchor="end"></text>\n')
+    :format(WIDTH - MARGIN - 60)
+  out[#out + 1] = ('<text class="about action" id="search" x="%d" y="64" text-anchor="end"></text>\n')
+    :format(WIDTH - MARGIN)
 end
 
 --- Draws folded stacks. Equal stacks give equal pictures.

@@ -78,20 +78,33 @@ function profile.take(address, order)
   elseif not status then
     return nil, ("no answer at %s: %s"):format(address, body)
   end
-  return nil, ("%s (status %d)"):format(body, status)
+  return nil, body ~= "" and body or ("the answer has status %d"):format(status)
 end
 
--- What the virtual machine did, as shares of all samples.
+-- What is no Lua of this app, by the lowest frame.
+local function count_outside(result, name)
+  local count = 0
+  for stack, samples in result.folded:gmatch("([^\n]+) (%d+)\n") do
+    count = count + (stack:match("^[^;]+") == name and tonumber(samples) or 0)
+  end
+  return count
+end
+
+-- What was done, as shares of all samples.
 local function describe_kinds(result)
   local words = {}
-  for _, kind in ipairs { "compiled", "interpreted", "c", "collecting", "compiling" } do
-    local count = tonumber(result.totals[kind]) or 0
+  local function add(name, count)
     if count > 0 then
-      local name = kind == "c" and "C functions" or kind == "collecting" and "garbage collection"
-        or kind
       words[#words + 1] = ("%s %.0f %%"):format(name, 100 * count / math.max(result.samples, 1))
     end
   end
+  for _, kind in ipairs { "compiled", "interpreted", "c", "collecting", "compiling" } do
+    local name = kind == "c" and "C functions" or kind == "collecting" and "garbage collection"
+      or kind
+    add(name, tonumber(result.totals[kind]) or 0)
+  end
+  add("other apps", count_outside(result, "[other apps]"))
+  add("the server", count_outside(result, "[server]"))
   return table.concat(words, ", ")
 end
 

@@ -20,6 +20,7 @@ local future = require "fasterlua.future"
 local leases = require "fasterlua.lease"
 local report = require "fasterlua.report"
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
 
 local await = future.await
 
@@ -85,13 +86,17 @@ end
 
 --- Behind `app:every`.
 ---@param app fasterlua.App
----@param seconds number
+---@param seconds number|string
 ---@param fn fun()
 ---@param options? fasterlua.JobOptions
 function schedule.every(app, seconds, fn, options)
   local label = ("every %s"):format(tostring(seconds))
+  if type(seconds) == "string" then
+    seconds = units.seconds(seconds)
+  end
   if type(seconds) ~= "number" or not (seconds >= SHORTEST and seconds <= LONGEST) then
-    error(("%s: seconds from %g to %d expected"):format(label, SHORTEST, LONGEST), 3)
+    error(("%s: seconds from %g to %d expected, or a time as \"5m\""):format(label, SHORTEST,
+      LONGEST), 3)
   end
   add(app, label, { fn = fn, interval = seconds }, options)
 end

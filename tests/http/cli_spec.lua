@@ -274,6 +274,27 @@ return app
     contains(problem, "fasterlua: app blog: ")
   end)
 
+  it("say where an app waits while it is loaded", function()
+    local uses = { sleep = "fl.sleep(1)", ["fs.read"] = "fl.fs.read 'x'",
+      ["a task"] = "fl.spawn(print)", redis = "fl.redis():get 'x'" }
+    for what, use in pairs(uses) do
+      make_app("wiki", "local fl = require 'fasterlua'\n" .. use .. "\nreturn fl.app {}")
+      local _, _, err = run { "check" }
+      contains(err, ("wiki: apps/wiki/app.lua:2: %s: at the top level of a file nothing can wait: "
+        .. "use app:on_start"):format(what))
+    end
+    make_app("wiki", "require('fasterlua').db('sqlite:x.db'):all 'select 1'")
+    contains(select(3, run { "check" }), "wiki: at the top level of a file a database can be opened, "
+      .. "but not used: use app:on_start")
+  end)
+
+  it("name a route that there is twice", function()
+    make_app("wiki", "local fl = require 'fasterlua'\nlocal app = fl.app {}\n"
+      .. "app:get('/{a}', print)\napp:get('/{b}', function() end)\nreturn app")
+    contains(select(3, run { "check" }), 'wiki: route "GET /{b}" (apps/wiki/app.lua:4): taken '
+      .. 'already by "/{a}"')
+  end)
+
   it("let the apps see what an environment file brings", function()
     make_app("shop", 'assert(os.getenv("TOKEN") == "secret")\n' .. good)
     local status, _, err = run { "check", "--env-file", write("my.env", "TOKEN=secret") }

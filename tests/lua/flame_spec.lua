@@ -44,6 +44,13 @@ describe("a flame graph", function()
       true))
   end)
 
+  it("can be searched", function()
+    local svg = flame.svg(folded)
+    assert.truthy(svg:find('id="search"', 1, true) and svg:find('id="found"', 1, true))
+    assert.truthy(svg:find("frames have", 1, true))
+    assert.is_nil(svg:find("WIDTH", 1, true))
+  end)
+
   it("is the same whatever the order of lines", function()
     local lines = "other 10\nmain 10\nmain;render;escape 50\nmain;parse 30\n"
     assert.equal(flame.svg(folded), flame.svg(lines))

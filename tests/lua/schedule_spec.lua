@@ -17,10 +17,15 @@ describe("a schedule", function()
   end
 
   it("refuses what is no interval", function()
-    for _, seconds in ipairs { 0, -1, 0.001, 1e9, 0 / 0, "1", {} } do
+    for _, seconds in ipairs { 0, -1, 0.001, 1e9, 0 / 0, "soon", "1ms", {} } do
       says("seconds from 0.01 to 2592000 expected", "every", seconds, nothing)
     end
     says("seconds from", "every")
+  end)
+
+  it("takes an interval as settings are written", function()
+    app:every("5m", nothing)
+    assert.equal(300, app._jobs[1].interval)
   end)
 
   it("refuses what is no time", function()

@@ -66,7 +66,7 @@ static fl_http_client *push_client(lua_State *L)
 static fl_http_client *check_client(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
-    if (!state) luaL_error(L, "nothing can wait here");
+    if (!state) fl_op_refuse(L, "http");
     lua_getfield(L, LUA_REGISTRYINDEX, CLIENT);
     fl_http_client *client = lua_touserdata(L, -1);
     lua_pop(L, 1);

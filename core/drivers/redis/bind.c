@@ -36,14 +36,14 @@ typedef struct messages_op {
 static link_handle *check_link(lua_State *L, int index)
 {
     link_handle *handle = luaL_checkudata(L, index, LINK);
-    if (!handle->link) luaL_error(L, "redis: there is no server here");
+    if (!handle->link) fl_op_refuse(L, "redis");
     return handle;
 }
 
 static fl_state *check_state(lua_State *L)
 {
     fl_state *state = fl_state_of(L);
-    if (!state) luaL_error(L, "redis: there is no server here");
+    if (!state) fl_op_refuse(L, "redis");
     return state;
 }
 
