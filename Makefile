@@ -52,6 +52,9 @@ openssl                            certificates for databases
 postgresql                         a database
 mariadb-server                     a database
 redis-server                       a database
+sqlite3                            looks into our files from outside
+pgbouncer                          between us and PostgreSQL
+nginx                              a server that speaks HTTP/2 to our client
 endef
 
 define bench_packages
