@@ -186,8 +186,7 @@ static int follow_socket(fl_mariadb_wire *wire, bool waits)
 static void give_up(fl_mariadb_wire *wire)
 {
     fl_mariadb_wire_cut(wire);
-    for (int i = 0; i < LAST_TRIES && go_on(wire, MYSQL_WAIT_TIMEOUT) != 0; i++)
-        ;
+    for (int i = 0; i < LAST_TRIES && go_on(wire, MYSQL_WAIT_TIMEOUT) != 0; i++) continue;
 }
 
 static void end(fl_mariadb_wire *wire)
