@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errmsg.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
