@@ -52,6 +52,9 @@ openssl                            certificates for databases
 postgresql                         a database
 mariadb-server                     a database
 redis-server                       a database
+sqlite3                            looks into our files from outside
+pgbouncer                          between us and PostgreSQL
+nginx                              a server that speaks HTTP/2 to our client
 endef
 
 define bench_packages
@@ -116,6 +119,9 @@ library_of_http = libcurl
 drivers := $(foreach driver,postgres sqlite mariadb redis http,$(if \
     $(wildcard core/drivers/$(driver)/*.c),$(if \
     $(shell pkg-config --exists $(library_of_$(driver)) 2>/dev/null && echo yes),$(driver))))
+# The Debian package that a driver's library is in: its name differs between releases.
+package_of = $(shell $(CC) -print-file-name="$$(pkg-config --libs-only-l $(library_of_$(1)) \
+    | sed 's/^-l\([^ ]*\).*/lib\1.so/')" | xargs readlink -f | xargs dpkg -S 2>/dev/null | cut -d: -f1)
 driver_libraries = $(foreach driver,$(drivers),$(library_of_$(driver)))
 
 # Flags. Libraries' headers are system headers: our warnings are about our code.
@@ -304,13 +310,17 @@ check-fresh:
 # Compiling. The flags' file changes when flags or the set of sources do: then all is made anew.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(compile) $(lto) $(ours) $(link_libraries)' '$(core_sources)' | cmp -s - $@ \
-	    || printf '%s\n' '$(compile) $(lto) $(ours) $(link_libraries)' '$(core_sources)' > $@
+	@printf '%s\n' '$(compile) $(lto) $(ours) $(link_libraries)' '$(core_sources)' '$(drivers)' | cmp -s - $@ \
+	    || printf '%s\n' '$(compile) $(lto) $(ours) $(link_libraries)' '$(core_sources)' '$(drivers)' > $@
 
 $(BUILD)/core/%.o: core/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
-	@$(compile) $(lto) $(ours) -MMD -MP -c -o $@ $<
+	@$(compile) $(lto) $(ours) $(defines) -MMD -MP -c -o $@ $<
+
+# Names the missing package where a driver's library is not there.
+$(BUILD)/core/driver.o: private defines = -DFL_DRIVER_PACKAGES='$(foreach driver,$(drivers),\
+    {"$(driver)", "$(call package_of,$(driver))"},)'
 
 # Not our code, so not our warnings. Strict: by default llhttp 8 takes `Host :` and bare CRs.
 $(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags

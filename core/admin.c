@@ -32,8 +32,9 @@
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define TEXT_TYPE "text/plain; charset=utf-8"
 
+/* Two pairs of parentheses: clang-format 14 takes (x) - y for a cast. */
 #define container_of(pointer, type, member)                                                        \
-    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+    ((type *)(void *)((char *)((pointer)) - offsetof(type, member)))
 
 typedef union admin_stream {
     uv_handle_t handle;

@@ -10,15 +10,22 @@
 
 #include "state.h"
 
+/* {"postgres", "libpq5"}, …: the packages of the libraries that this build's drivers stand on. */
+#ifndef FL_DRIVER_PACKAGES
+#define FL_DRIVER_PACKAGES
+#endif
+
+static const char *const packages[][2] = {FL_DRIVER_PACKAGES{NULL, NULL}};
+
 typedef struct known_driver {
-    const char *name, *package, *development;
+    const char *name, *development;
 } known_driver;
 
-static const known_driver known[] = {{"postgres", "libpq5", "libpq-dev"},
-                                     {"sqlite", "libsqlite3-0", "libsqlite3-dev"},
-                                     {"mariadb", "libmariadb3", "libmariadb-dev"},
-                                     {"redis", "libhiredis", "libhiredis-dev"},
-                                     {"http", "libcurl4", "libcurl4-openssl-dev"}};
+static const known_driver known[] = {{"postgres", "libpq-dev"},
+                                     {"sqlite", "libsqlite3-dev"},
+                                     {"mariadb", "libmariadb-dev"},
+                                     {"redis", "libhiredis-dev"},
+                                     {"http", "libcurl4-openssl-dev"}};
 
 static const known_driver *find_known(const char *name)
 {
@@ -45,6 +52,14 @@ static bool find_object(char path[PATH_MAX], const char *name)
            is_there(path, folder, "../lib/fasterlua", name);
 }
 
+/* The package that a driver's library is in; else the one that depends on it. */
+static const char *package_of(const known_driver *driver)
+{
+    for (size_t i = 0; packages[i][0]; i++)
+        if (strcmp(packages[i][0], driver->name) == 0 && *packages[i][1]) return packages[i][1];
+    return driver->development;
+}
+
 /* load(name) -> any   [-0, +1, e] */
 static int load(lua_State *L)
 {
@@ -57,7 +72,7 @@ static int load(lua_State *L)
     void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!object)
         return luaL_error(L, "the driver %s needs the package %s: %s", driver->name,
-                          driver->package, dlerror());
+                          package_of(driver), dlerror());
     lua_CFunction open;
     *(void **)&open = dlsym(object, "fl_driver_open");
     if (!open) return luaL_error(L, "%s is no driver of this program", path);

@@ -139,8 +139,8 @@ static int call_factory(lua_State *L)
 {
     if (!lua_checkstack(L, FACTORY_SIZE)) {
         lua_pop(L, 1);
-        lua_pushliteral(L, "cannot load a function: the Lua stack is full");
-        return UV_EINVAL;
+        lua_pushliteral(L, "cannot load a function: not enough memory for the Lua stack");
+        return UV_ENOMEM;
     }
     lua_call(L, 0, 1);
     return 0;

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define FL_NOBODY ((uid_t)-1) /* what chown(2) takes for "leave it" */
-#define FL_NO_GROUP ((gid_t)-1)
+#define FL_NOBODY (~(uid_t)0) /* what chown(2) takes for "leave it" */
+#define FL_NO_GROUP (~(gid_t)0)
 
 /* Looks both up. A user without a group brings its own. */
 int fl_privileges_find(const char *user, const char *group, uid_t *uid, gid_t *gid, char *error,

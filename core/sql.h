@@ -40,15 +40,20 @@ typedef enum { FL_SQL_POSTGRES, FL_SQL_SQLITE, FL_SQL_MARIADB } fl_sql_dialect;
 
 /* What a statement does, by its words. */
 typedef enum {
-    FL_SQL_READ,   /* SELECT, VALUES, TABLE, SHOW, a WITH that only reads, a PRAGMA that asks … */
-    FL_SQL_WRITE,  /* INSERT, UPDATE, DELETE, REPLACE, MERGE; a WITH that holds one of these at any
-                      depth; a SELECT that locks rows or has an INTO */
-    FL_SQL_SCHEMA, /* CREATE, ALTER, DROP, TRUNCATE, GRANT, COMMENT, REINDEX, ANALYZE, VACUUM … */
-    FL_SQL_COPY,   /* COPY */
-    FL_SQL_SESSION, /* changes the connection itself: BEGIN, SET, LOCK, LISTEN, PREPARE, CREATE
-                       TEMPORARY, `PRAGMA x = y` …, calls of pg_advisory_lock, get_lock,
-                       set_config … */
-    FL_SQL_OTHER    /* CALL, DO, EXPLAIN, NOTIFY and what is not known */
+    /* SELECT, VALUES, TABLE, SHOW, a WITH that only reads, a PRAGMA that asks … */
+    FL_SQL_READ,
+    /* INSERT, UPDATE, DELETE, REPLACE, MERGE; a WITH that holds one of these at any depth; a SELECT
+     * that locks rows or has an INTO */
+    FL_SQL_WRITE,
+    /* CREATE, ALTER, DROP, TRUNCATE, GRANT, COMMENT, REINDEX, ANALYZE, VACUUM … */
+    FL_SQL_SCHEMA,
+    /* COPY */
+    FL_SQL_COPY,
+    /* changes the connection itself: BEGIN, SET, LOCK, LISTEN, PREPARE, CREATE TEMPORARY,
+     * `PRAGMA x = y` …, calls of pg_advisory_lock, get_lock, set_config … */
+    FL_SQL_SESSION,
+    /* CALL, DO, EXPLAIN, NOTIFY and what is not known */
+    FL_SQL_OTHER
 } fl_sql_kind;
 
 typedef struct fl_sql_mark {

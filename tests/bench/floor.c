@@ -31,7 +31,7 @@
 #include <lualib.h>
 #endif
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+#define container_of(pointer, type, member) ((type *)((char *)((pointer)) - offsetof(type, member)))
 
 enum {
     input_size = 64 * 1024,

@@ -1,6 +1,7 @@
 #include "admin.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -127,6 +128,7 @@ static const char *hear(int fd, char *text, size_t size)
     size_t at = 0;
     while (at < size) {
         ssize_t count = recv(fd, text + at, size - at, 0);
+        if (count < 0 && errno == EINTR) continue; /* the ring of a loop made here does that */
         if (count <= 0) break;
         at += (size_t)count;
     }

@@ -168,7 +168,7 @@ static double cost_of(void (*crossing)(fl_claim *claim), fl_claim *claim)
     for (int round = 0; round < 10; round++) {
         double began = now_ns();
         for (int i = 0; i < TIMES; i++) crossing(claim);
-        double cost = (now_ns() - began) / TIMES;
+        double cost = (now_ns() - began) / (double)TIMES;
         if (cost < best) best = cost;
     }
     return best;

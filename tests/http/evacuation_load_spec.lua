@@ -5,6 +5,7 @@
 local lfs = require "lfs"
 local support = require "support"
 local evacuation = require "support.evacuation"
+local leak = require "support.leak"
 local load = require "support.load"
 
 local process = support.process
@@ -13,7 +14,7 @@ local serve, head, begin, expect = evacuation.serve, evacuation.head, evacuation
   evacuation.expect
 local time_of, expect_nothing_more = evacuation.time_of, evacuation.expect_nothing_more
 local wait_evacuations = evacuation.wait_evacuations
-local FDS_LEFT, count_lines = evacuation.FDS_LEFT, evacuation.count_lines
+local count_lines = evacuation.count_lines
 
 local SOAK = os.getenv "SOAK"
 local IS_SANITIZED = support.slowdown > 1
@@ -109,8 +110,9 @@ local CULPRITS = { "/a/spin", "/a/search", "/a/command", "/a/bound" }
 local function measure(server)
   assert.equal("b", server:get("/b/").body)
   sleep(0.1 * support.slowdown) -- until that connection is closed
-  local _, fds = server:fds()
-  return { fds = fds, threads = threads_of(server:server_pid()), rss = server:rss() }
+  local descriptors, fds = server:fds()
+  return { fds = fds, of_a_loop = leak.of_a_loop(descriptors),
+    threads = threads_of(server:server_pid()), rss = server:rss() }
 end
 
 -- Nothing is asked of a process that is being replaced.
@@ -204,7 +206,7 @@ describe(EVENTS .. " events in a row, a thousand neighbours and other load", fun
     if not replaced then
       support.eventually(function()
         last = measure(server)
-        return last.fds == first.fds + FDS_LEFT * (evacuations - 1)
+        return last.fds == first.fds + first.of_a_loop * (evacuations - 1)
       end)
       assert.equal(first.threads, last.threads)
     end

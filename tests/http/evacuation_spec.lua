@@ -14,14 +14,13 @@ local stick, expect, time_of = evacuation.stick, evacuation.expect, evacuation.t
 local count_lines, expect_nothing_more = evacuation.count_lines, evacuation.expect_nothing_more
 local wait_evacuations, wait_joined = evacuation.wait_evacuations, evacuation.wait_joined
 local culprit, neighbour = evacuation.culprit, evacuation.neighbour
-local FDS_LEFT = evacuation.FDS_LEFT
 local IS_SANITIZED = support.slowdown > 1
 
 -- Nobody is left on it, as after any test, and the loops given up cost what they must.
 local function expect_clean(server, before)
   local evacuations = server:metrics().fasterlua_evacuations_total
   leak.check(server, { descriptors = before.descriptors,
-    count = before.count + FDS_LEFT * evacuations })
+    count = before.count + leak.of_a_loop(before.descriptors) * evacuations })
   support.eventually(function()
     return count_lines(server, "evacuated web thread") == evacuations
   end)
@@ -517,7 +516,7 @@ describe("two threads", function()
   it("accept for each other while one is stuck, and each for itself afterwards", function()
     local server = serve { threads = 2, stuck_handler = limit(400) }
     assert.equal("b", server:get("/b/").body)
-    local _, fds = server:fds()
+    local descriptors, fds = server:fds()
     local stuck = begin(server, "/a/spin/900")
     server:wait_log("slow handler")
     sleep(0.05)
@@ -530,7 +529,7 @@ describe("two threads", function()
     for _ = 1, 40 do assert.equal("b", server:get("/b/").body) end
     support.eventually(function()
       local _, left = server:fds()
-      return left <= fds + FDS_LEFT + 1 -- and the stuck client's
+      return left <= fds + leak.of_a_loop(descriptors) + 1 -- and the stuck client's
     end)
     server:stop()
   end)

@@ -4,6 +4,7 @@ local busted = require "busted"
 local databases = require "support.databases"
 local db_contract = require "support.db_contract"
 local process = require "support.process"
+local service = require "support.databases.service"
 local support = require "support"
 
 local it, assert = busted.it, require "luassert"
@@ -509,14 +510,19 @@ for title, target in pairs { ["is wanted"] = { "127.0.0.1", "?ssl=1" },
       assert.equal(2000000, run [[return #await(db:value("select ?", ("x"):rep(2000000)))]])
     end)
     it("is not spoken where it is off, or the certificate is somebody else's", function()
-      local codes = run [[
+      local folder = process.temporary_directory()
+      service.make_certificate(folder)
+      local codes = run([[
         local function code_of(other)
           local problem = problem_of(function() await(open({}, other):value "select 1") end)
           return problem and problem.code or "none"
         end
         local plain = url:gsub("%?.*", "")
         return { code_of(plain .. "?ssl=0"), code_of(plain .. "?ssl=verify&ssl_ca=/etc/hostname"),
-          code_of(plain .. "?ssl=verify") }]]
+          code_of(plain .. "?ssl=verify"), code_of(plain .. "?ssl=verify&ssl_ca=]]
+        .. escape(folder .. "/cert.pem") .. [[") }]])
+      process.remove_directory(folder)
+      assert.equal(4, #codes)
       for _, code in ipairs(codes) do
         assert.not_equal("none", code)
       end

@@ -11,9 +11,6 @@ local M = {}
 
 local IS_SANITIZED = support.slowdown > 1
 
--- Descriptors left by a loop that was given up: its poll, its events, its signals (2), 2 spares.
-M.FDS_LEFT = 6
-
 -- Sanitizers multiply the server's patience by 20: the same time in the end.
 ---@param milliseconds number
 ---@return string # for a setting

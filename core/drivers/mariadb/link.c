@@ -220,8 +220,7 @@ static void run(fl_mariadb_link *self)
 {
     self->is_stepping = true;
     self->turn_began = 0;
-    while (!self->is_dead && step(self))
-        ;
+    while (!self->is_dead && step(self)) continue;
     self->is_stepping = false;
     if (self->is_dead) free(self);
 }

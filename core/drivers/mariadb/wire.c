@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errmsg.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,13 +72,21 @@ static bool wants_tls(const fl_db *db, bool *name_too)
     return !is_one_of(ssl, off);
 }
 
+/* Without an authority the library (from 3.4 on) takes a server that knows the password for the
+ * right one: so where nothing is named it is the machine's. */
+static const char *authorities(const char *ca, bool verify)
+{
+    return verify && !ca ? X509_get_default_cert_dir() : NULL;
+}
+
 static void set_tls(MYSQL *mysql, const fl_db *db)
 {
     bool name_too;
     my_bool enforce = wants_tls(db, &name_too), verify = name_too;
+    const char *ca = fl_db_option_of(db, "ssl_ca");
     if (enforce)
         (void)mysql_ssl_set(mysql, fl_db_option_of(db, "ssl_key"), fl_db_option_of(db, "ssl_cert"),
-                            fl_db_option_of(db, "ssl_ca"), NULL, NULL);
+                            ca, authorities(ca, name_too), NULL);
     (void)mysql_options(mysql, MYSQL_OPT_SSL_ENFORCE, &enforce);
     (void)mysql_options(mysql, MYSQL_OPT_SSL_VERIFY_SERVER_CERT, &verify);
 }
@@ -186,8 +195,7 @@ static int follow_socket(fl_mariadb_wire *wire, bool waits)
 static void give_up(fl_mariadb_wire *wire)
 {
     fl_mariadb_wire_cut(wire);
-    for (int i = 0; i < LAST_TRIES && go_on(wire, MYSQL_WAIT_TIMEOUT) != 0; i++)
-        ;
+    for (int i = 0; i < LAST_TRIES && go_on(wire, MYSQL_WAIT_TIMEOUT) != 0; i++) continue;
 }
 
 static void end(fl_mariadb_wire *wire)
