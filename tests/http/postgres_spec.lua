@@ -999,6 +999,13 @@ describe_postgres("postgres by TLS", { tls = true }, function(get_database, star
       "/nowhere/authority%.pem")
   end)
 
+  it("has what is not wanted any more cancelled", function()
+    start(with(get_database().tcp_url, "timeout=300ms"))
+    local problem = run [[return problem_of(function() await(db:all "select pg_sleep(75)") end)]]
+    assert.equal("timeout", problem.code)
+    eventually(function() return running(get_database(), "%pg_sleep(75)%") == 0 end)
+  end)
+
   it("is refused without by a server that takes nothing else", function()
     expect_refused(url_of("localhost", "disable"), "no encryption")
   end)
