@@ -4,8 +4,7 @@
 #include "exchange.h"
 #include "pool.h"
 
-#define PATIENCE (5000 * FL_PG_MILLISECOND) /* until a connection that does not cancel is closed   \
-                                             */
+#define PATIENCE (5000 * FL_PG_MILLISECOND) /* then the connection is closed */
 #define FIRST_PAUSE 100                     /* ms */
 #define LONGEST_PAUSE 1000
 #define ASKING_MOST 4       /* threads of a connection: one whose request is lost may never end */
