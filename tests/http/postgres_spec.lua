@@ -366,6 +366,151 @@ describe_postgres("postgres: a cancelled query", {}, function(get_database, star
       return { right, wrong }]])
   end)
 
+  -- Through a proxy, whose faults each test chooses.
+  describe("between which and the server something is wrong", function()
+    local proxy
+    before_each(function() proxy = databases.proxy { target = get_database() } end)
+    after_each(function() proxy:stop() end)
+
+    local function leave_sleeping(server, seconds)
+      local what = ("%%pg_sleep(%d)%%"):format(seconds)
+      local client = leave_during(server, ('await(db:all "select pg_sleep(%d)")'):format(seconds))
+      eventually(function() return running(get_database(), what) > 0 end, 5)
+      client:reset()
+      return what
+    end
+
+    local faults = {
+      ["is heard late"] = function() proxy:lose_cancels(3) end,
+      ["hangs"] = function() proxy:lose_cancels(3, { hang = true }) end,
+      ["is refused"] = function()
+        proxy:refuse()
+        return function()
+          sleep(0.6)
+          proxy:resume()
+        end
+      end,
+    }
+    for name, fault in pairs(faults) do
+      it("is asked for again when the request " .. name, function()
+        local server = start(proxy.url)
+        run [[await(db:value "select 1")]]
+        local afterwards = fault()
+        local what = leave_sleeping(server, 70)
+        if afterwards then afterwards() end
+        eventually(function() return running(get_database(), what) == 0 end, 2)
+        assert.equal(2, run [[return await(db:value "select 2")]])
+        assert.is_nil(server:log():find("connection lost", 1, true))
+      end)
+    end
+
+    it("loses its connection when it does not end, and ends all the same", function()
+      local server = start(proxy.url)
+      run [[await(db:value "select 1")]]
+      proxy:lose_cancels(9)
+      local what = leave_sleeping(server, 71)
+      eventually(function() return running(get_database(), what) == 0 end, 8)
+      eventually(function()
+        return server:log():find("connection lost: it did not cancel", 1, true)
+      end)
+      assert.equal(2, run [[return await(db:value "select 2")]])
+    end)
+
+    it("does not begin when its types have not come yet", function()
+      local server = start(proxy.url)
+      run [[await(db:value "select 1")]]
+      proxy:delay(0.4)
+      local what = leave_sleeping(server, 72)
+      local left = now()
+      eventually(function() return running(get_database(), what) == 0 end, 2)
+      sleep(math.max(0, left + 1 - now()))
+      assert.equal(0, running(get_database(), what))
+    end)
+
+    it("is ended in its turn, although the request for the one before it hangs", function()
+      start(proxy.url)
+      run [[await(db:transaction(function(tx) await(tx:value "select 1") end))]]
+      proxy:lose_cancels(1, { hang = true })
+      run [[
+        fl.detach(function() await(db:transaction(function(tx)
+          local first = tx:all "select pg_sleep(0.05)"
+          local second = tx:all "select pg_sleep(74)"
+          await(fl.sleep(0.02))
+          first:cancel()
+          second:cancel()
+          await(fl.sleep(4))
+        end)) end)
+        await(fl.sleep(0.3))]] -- the first has ended by itself
+      eventually(function() return running(get_database(), "select pg_sleep(74)") == 0 end)
+      assert.equal(3, run [[return await(db:value "select 3")]])
+    end)
+
+    it("has another run again that was hit in its place", function()
+      local server, rounds = start(proxy.url), 0
+      repeat
+        proxy:resume()
+        run [[
+          local same, sql = 0, "select pg_backend_pid() from pg_sleep(?)"
+          for _ = 1, 2000 do
+            local first, second = db:value(sql, 0), db:value(sql, 0)
+            same = await(first) == await(second) and same + 1 or 0
+            if same == 20 then return end
+          end
+          error "they never share a connection"]]
+        proxy:delay(0.2) -- the first has ended long before we know
+        assert.is_true(run [[
+          local sql = "select pg_backend_pid() from pg_sleep(?)"
+          local first, second = db:value(sql, 0), db:value(sql, 0.7)
+          await(fl.sleep(0.1))
+          first:cancel()
+          return await(second) > 0]])
+        rounds = rounds + 1
+      until rounds == 10 or get_database():log():find("pg_backend_pid() from pg_sleep($1)", 1, true)
+      assert.is_true(rounds < 10)
+      assert.is_nil(server:log():find("connection lost", 1, true))
+    end)
+
+    it("ends COPY, however early", function()
+      local server = start(with(proxy.url, "pool=1"))
+      run [[await(db:exec "create table early (n integer)")]]
+      proxy:delay(0.15)
+      for _, moment in ipairs { 0.1, 0.25, 0.4 } do
+        local from = now()
+        assert.equal(4, run([[
+          local copy = spawn(function() await(db:copy("copy early from stdin", "1\n")) end)
+          await(fl.sleep(%f))
+          copy:cancel()
+          return await(db:transaction(function(tx) return await(tx:value "select 4") end))]],
+          moment))
+        assert.is_true(now() - from < 3 * slowdown, now() - from)
+      end
+      assert.is_nil(server:log():find("connection lost", 1, true))
+    end)
+  end)
+
+  it("of each of 200 clients that leave at any moment is gone soon", function()
+    local server, clients = start(with(get_database().url, "pool=40")), {}
+    local request = "GET /get?code=" .. encode('await(db:all "select pg_sleep(73)")')
+      .. " HTTP/1.1\r\nHost: x\r\n\r\n"
+    for i = 1, 200 do clients[i] = { socket = server:connect() } end
+    local leaving = {}
+    for _, client in ipairs(clients) do
+      client.socket:send(request)
+      client.leaves = now() + math.random() * 0.05
+      leaving[#leaving + 1] = client
+      for at = #leaving, 1, -1 do
+        if leaving[at].leaves <= now() then table.remove(leaving, at).socket:reset() end
+      end
+    end
+    sleep(0.05)
+    for _, client in ipairs(leaving) do client.socket:reset() end
+    eventually(function() return running(get_database(), "%pg_sleep(73)%") == 0 end, 2)
+    sleep(0.3) -- nor does another one begin
+    assert.equal(0, running(get_database(), "%pg_sleep(73)%"))
+    assert.equal(1, run [[return await(db:value "select 1")]])
+    assert.is_nil(server:log():find("connection lost", 1, true))
+  end)
+
   it("for its timeout tells it, and its connection is used again", function()
     start(with(get_database().url, "pool=1&timeout=200ms"))
     local problem = run [[return problem_of(function() await(db:all "select pg_sleep(30)") end)]]
@@ -736,6 +881,14 @@ describe_postgres("postgres by TCP", { tcp = true }, function(get_database, star
     assert.matches("refused", problem.message)
   end)
 
+  it("tells a server that does not speak TLS, when that is required", function()
+    local server = start(get_database().tcp_url .. "?sslmode=require")
+    local problem = run [[return problem_of(function() await(db:value "select 1") end)]]
+    assert.equal("connection", problem.code)
+    assert.matches("does not support SSL", problem.message)
+    eventually(function() return server:log():find("does not support SSL", 1, true) end)
+  end)
+
   it("tells a host that is not found", function()
     start((get_database().tcp_url:gsub("@[^:/]+", "@no-such-host.invalid"))
       .. "?connect_timeout=500ms")
@@ -774,6 +927,87 @@ describe_postgres("postgres by TLS", { tls = true }, function(get_database, star
       for _, row in ipairs(rows) do size = size + #row.x end
       return { #rows, size }]])
     assert.equal(3000000, run [[return #await(db:value("select ?::text", ("y"):rep(3000000)))]])
+  end)
+
+  -- Whatever the name, it is there: hostaddr says where.
+  local function url_of(host, mode, authority)
+    local database = get_database()
+    return ("postgres://%s:%s@%s:%d/%s?hostaddr=127.0.0.1&sslmode=%s%s"):format(database.user,
+      database.password, host, database.port, database.database, mode,
+      authority and "&sslrootcert=" .. authority or "")
+  end
+
+  local function expect_encrypted(url)
+    start(url)
+    assert.is_true(run [[return await(db:value
+      "select ssl from pg_stat_ssl where pid = pg_backend_pid()")]])
+  end
+
+  local function expect_refused(url, ...)
+    local server = start(url)
+    local problem = run [[return problem_of(function() await(db:value "select 1") end)]]
+    assert.equal("connection", problem.code)
+    assert.equal(503, problem.status)
+    for _, pattern in ipairs { ... } do assert.matches(pattern, problem.message) end
+    local from = now() -- time does not heal it
+    run [[problem_of(function() await(db:value "select 1") end)]]
+    assert.is_true(now() - from < 0.5 * slowdown, now() - from)
+    local logged = "cannot connect: [^\n]*" .. (...)
+    eventually(function() return server:log():find(logged) end)
+  end
+
+  -- Another authority, which has not signed the server's certificate.
+  local function with_stranger(fn)
+    local folder = process.temporary_directory()
+    service.make_certificate(folder)
+    local ok, problem = pcall(fn, folder .. "/cert.pem")
+    process.remove_directory(folder)
+    if not ok then error(problem, 0) end
+  end
+
+  it("takes any certificate with sslmode=require", function()
+    expect_encrypted(url_of("elsewhere.example", "require"))
+  end)
+
+  it("takes one of its authority for any host with sslmode=verify-ca", function()
+    expect_encrypted(url_of("elsewhere.example", "verify-ca", get_database().ca))
+  end)
+
+  it("refuses another authority's with sslmode=verify-ca", function()
+    with_stranger(function(authority)
+      expect_refused(url_of("localhost", "verify-ca", authority), "certificate verify failed")
+    end)
+  end)
+
+  it("takes its host's with sslmode=verify-full", function()
+    expect_encrypted(url_of("localhost", "verify-full", get_database().ca))
+  end)
+
+  it("refuses another host's with sslmode=verify-full, and names both", function()
+    expect_refused(url_of("elsewhere.example", "verify-full", get_database().ca),
+      'certificate for "localhost"', 'does not match host name "elsewhere.example"')
+  end)
+
+  it("refuses another authority's with sslmode=verify-full", function()
+    with_stranger(function(authority)
+      expect_refused(url_of("localhost", "verify-full", authority), "certificate verify failed")
+    end)
+  end)
+
+  it("tells an authority's file that is not there", function()
+    expect_refused(url_of("localhost", "verify-full", "/nowhere/authority.pem"),
+      "/nowhere/authority%.pem")
+  end)
+
+  it("has what is not wanted any more cancelled", function()
+    start(with(get_database().tcp_url, "timeout=300ms"))
+    local problem = run [[return problem_of(function() await(db:all "select pg_sleep(75)") end)]]
+    assert.equal("timeout", problem.code)
+    eventually(function() return running(get_database(), "%pg_sleep(75)%") == 0 end)
+  end)
+
+  it("is refused without by a server that takes nothing else", function()
+    expect_refused(url_of("localhost", "disable"), "no encryption")
   end)
 end)
 

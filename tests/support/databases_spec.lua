@@ -652,6 +652,23 @@ for _, is_tcp in ipairs { false, true } do
       pass(peer, client, "there again")
     end)
 
+    it("loses requests to cancel, closed or left hanging, and nothing else", function()
+      local request = "\0\0\0\16\4\210\22\46\0\0\0\1\0\0\0\2"
+      proxy:lose_cancels(1)
+      pass(select(1, link()), links[2], "\0\0\0\16 something else")
+      local client, peer = link()
+      assert(client:send(request))
+      is_closed(client)
+      is_closed(peer)
+      pass(select(1, link()), links[#links], request)
+      proxy:lose_cancels(1, { hang = true })
+      client, peer = link()
+      assert(client:send(request))
+      comes_nothing(peer)
+      comes_nothing(client)
+      pass(select(1, link()), links[#links], request)
+    end)
+
     it("corrupts one byte of the answers", function()
       local client, peer = link()
       pass(peer, client, "before")

@@ -4,10 +4,8 @@
 #include "exchange.h"
 #include "pool.h"
 
-#define PATIENCE                                                                                   \
-    (5000 * FL_PG_MILLISECOND) /* until a connection that does not cancel is closed                \
-                                */
-#define FIRST_PAUSE 100        /* ms */
+#define PATIENCE (5000 * FL_PG_MILLISECOND) /* then the connection is closed */
+#define FIRST_PAUSE 100                     /* ms */
 #define LONGEST_PAUSE 1000
 #define ASKING_MOST 4       /* threads of a connection: one whose request is lost may never end */
 #define ASKING_MOST_ALL 256 /* of a database */
@@ -60,7 +58,7 @@ static void ask(fl_pg_connection *self)
 static void ring(fl_deadline *deadline)
 {
     fl_pg_connection *self = connection_of(deadline);
-    if (uv_hrtime() - self->cancelling.since >= PATIENCE) {
+    if (fl_db_now(&self->pg->db) - self->cancelling.since >= PATIENCE) {
         fl_pg_connection_lost(self, "it did not cancel what it was asked to", false);
         return;
     }
@@ -71,7 +69,7 @@ static void ring(fl_deadline *deadline)
 /* One that is still under way for the item before may hit this one, too. */
 static void begin(fl_pg_connection *self)
 {
-    self->cancelling.since = uv_hrtime();
+    self->cancelling.since = fl_db_now(&self->pg->db);
     self->cancelling.pause = FIRST_PAUSE;
     if (self->cancelling.asking == 0) ask(self);
     wait(self);

@@ -159,16 +159,25 @@ static void drop_unwritten(fl_pg_connection *self, fl_query *query)
     fl_pg_query_cancelled(query);
 }
 
+static void drop_all_unwritten(fl_pg_connection *self)
+{
+    fl_pg_item *next = self->unsent;
+    while (next) {
+        fl_pg_item *item = next;
+        next = item->next;
+        if (item->query) drop_unwritten(self, &item->query->query);
+    }
+}
+
 static void cancel_items(fl_pg_connection *self)
 {
-    fl_pg_item *item = self->unsent;
-    while (item) {
-        fl_pg_item *next = item->next;
-        if (item->query) drop_unwritten(self, &item->query->query);
-        item = next;
-    }
-    for (item = self->first; item && self->phase == FL_PG_READY; item = item->next)
+    drop_all_unwritten(self);
+    fl_pg_item *next = self->first;
+    while (next && self->phase == FL_PG_READY) {
+        fl_pg_item *item = next;
+        next = item->next;
         if (item->query) fl_pg_cancelling_want(self, item);
+    }
 }
 
 void fl_pg_exchange_add(fl_pg_connection *self, fl_query *query)
