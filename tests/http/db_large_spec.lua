@@ -12,7 +12,7 @@ local SLACK = 0.005 -- seconds, beside twice the time with the same work in anot
 local app = [==[
 local fl = require "fasterlua"
 local app = fl.app { title = "large results" }
-local db = fl.db(os.getenv "TEST_DATABASE_URL")
+local db = fl.db(os.getenv "TEST_DATABASE_URL", { pool = 1 })
 local selects = { narrow = os.getenv "TEST_NARROW", wide = os.getenv "TEST_WIDE" }
 
 app:get("/ping", function() return "pong" end)
@@ -69,6 +69,7 @@ end
 local function describe_large(title, get_url, selects)
   local function options()
     return { app = app, flags = { "--threads", "1" }, settings = { slow_handler = "10s" },
+      warm_up = function(server) pass(server, "narrow", 1000) end, -- its connection stays
       env = { TEST_DATABASE_URL = get_url(), TEST_NARROW = selects.narrow,
         TEST_WIDE = selects.wide } }
   end
@@ -123,7 +124,7 @@ end)
 local RECURSIVE = "with recursive t(n) as (select 1 union all select n + 1 from t where n < COUNT) "
 
 describe_large("A large result of SQLite goes by and slows nobody down", function()
-  return "sqlite::memory:"
+  return "sqlite:large.db"
 end, {
   narrow = RECURSIVE .. "select n from t",
   wide = RECURSIVE .. "select n, replace(hex(zeroblob(1000)), '0', char(65 + n % 26)) as text, "

@@ -9,6 +9,7 @@ local busted = require "busted"
 local databases = require "support.databases"
 local db_quota = require "support.db_quota"
 local evacuation = require "support.evacuation"
+local in_app = require "support.in_app"
 local load = require "support.load"
 local support = require "support"
 
@@ -43,19 +44,11 @@ local await, gather, spawn = fl.await, fl.gather, fl.spawn
 local app = fl.app { title = "faults" }
 local url, proxy_url = os.getenv "TEST_DATABASE_URL", os.getenv "TEST_PROXY_URL"
 local sleep_60, short_sleep = os.getenv "TEST_SLEEP_60", os.getenv "TEST_SHORT_SLEEP"
-local db, codes = fl.db(url), fl.shared "codes"
+local db, codes, testing = fl.db(url), fl.shared "codes", require "testing"
 
 local box = setmetatable({ fl = fl, await = await, gather = gather, spawn = spawn, db = db,
-  url = url, proxy_url = proxy_url, now = require "test_clock", codes = codes }, { __index = _G })
-
-function box.problem_of(fn, ...)
-  local ok, err = pcall(fn, ...)
-  if ok then return nil end
-  if type(err) ~= "table" then return { message = tostring(err) } end
-  local copy = { text = tostring(err) }
-  for key, value in pairs(err) do copy[key] = value end
-  return copy
-end
+  url = url, proxy_url = proxy_url, now = testing.now,
+  problem_of = testing.problem_of, codes = codes }, { __index = _G })
 
 local function open_all(handle, count)
   local list = {}
@@ -123,18 +116,8 @@ end)
 return app
 ]==]
 
-local clock = [[
-local ffi = require "ffi"
-ffi.cdef "typedef struct { long s, ns; } fl_test_time; int clock_gettime(int, fl_test_time *);"
-return function()
-  local time = ffi.new "fl_test_time"
-  ffi.C.clock_gettime(1, time)
-  return tonumber(time.s) + tonumber(time.ns) / 1e9
-end
-]]
-
 local function options_of(d, url, proxy_url, settings, warm)
-  return { app = { ["app.lua"] = app, ["test_clock.lua"] = clock }, settings = settings,
+  return { app = in_app.files(app), settings = settings,
     env = { TEST_DATABASE_URL = url, TEST_PROXY_URL = proxy_url or false,
       TEST_SLEEP_60 = d.sleep(60000), TEST_SHORT_SLEEP = d.sleep(20),
       TEST_WARM = warm or false } }
