@@ -36,37 +36,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "answer.h"
+#include "latencies.h"
+
 enum {
     events_per_turn = 512,
     connecting_at_once = 256, /* below any listener's backlog */
-    line_size = 64,           /* longer lines are cut: only their beginning matters */
     read_size = 64 * 1024,
     status_count = 600,
-    bucket_bits = 5, /* latencies are kept within 1/32 of their value */
-    bucket_count = 64 << bucket_bits,
 };
 
 static const uint64_t second = 1000000000, millisecond = 1000000;
-
-typedef enum answer_part {
-    ANSWER_STATUS,
-    ANSWER_HEADERS,
-    ANSWER_BODY,
-    ANSWER_CHUNK_SIZE,
-    ANSWER_CHUNK,
-    ANSWER_CHUNK_END,
-    ANSWER_TRAILERS,
-} answer_part;
-
-/* Reads one answer after another. */
-typedef struct load_answer {
-    answer_part part;
-    int status;
-    bool is_chunked, is_last, is_begun;
-    uint64_t remaining;
-    char line[line_size];
-    size_t line_used;
-} load_answer;
 
 typedef enum client_state { CLIENT_CLOSED, CLIENT_CONNECTING, CLIENT_OPEN } client_state;
 
@@ -109,7 +89,7 @@ struct load_run {
     uint64_t connects, connect_failures, requests, answers, unanswered, cut, unsent;
     uint64_t closed_by_server, first_close, last_close, first_request, last_answer;
     uint64_t statuses[status_count];
-    uint64_t latencies[bucket_count], slowest;
+    latencies latencies;
 };
 
 static void die(const char *what)
@@ -123,114 +103,6 @@ static uint64_t clock_now(void)
     struct timespec time;
     (void)clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * second + (uint64_t)time.tv_nsec;
-}
-
-static size_t bucket_of(uint64_t value)
-{
-    if (value < 1u << bucket_bits) return value;
-    unsigned power = 63u - (unsigned)__builtin_clzll(value);
-    uint64_t part = (value >> (power - bucket_bits)) & ((1u << bucket_bits) - 1);
-    return ((size_t)(power - bucket_bits + 1) << bucket_bits) + part;
-}
-
-static uint64_t bucket_value(size_t bucket)
-{
-    size_t power = bucket >> bucket_bits, part = bucket & ((1u << bucket_bits) - 1);
-    if (power == 0) return part;
-    return (uint64_t)((1u << bucket_bits) + part) << (power - 1);
-}
-
-static double latency_percentile(const load_run *load, double fraction)
-{
-    uint64_t seen = 0, wanted = (uint64_t)((double)load->answers * fraction);
-    for (size_t i = 0; i < bucket_count; i++) {
-        seen += load->latencies[i];
-        if (seen > wanted) return (double)bucket_value(i) / (double)second;
-    }
-    return (double)load->slowest / (double)second;
-}
-
-static bool line_starts(const load_answer *answer, const char *text)
-{
-    return strncasecmp(answer->line, text, strlen(text)) == 0;
-}
-
-static void read_header(load_answer *answer)
-{
-    if (line_starts(answer, "content-length:"))
-        answer->remaining = strtoull(answer->line + strlen("content-length:"), NULL, 10);
-    else if (line_starts(answer, "transfer-encoding: chunked"))
-        answer->is_chunked = true;
-    else if (line_starts(answer, "connection: close"))
-        answer->is_last = true;
-}
-
-/* True when the answer ends with its head. Interim answers (RFC 9110 15.2) are passed over. */
-static bool end_head(load_answer *answer)
-{
-    if (answer->status < 200)
-        answer->part = ANSWER_STATUS;
-    else if (answer->is_chunked)
-        answer->part = ANSWER_CHUNK_SIZE;
-    else
-        answer->part = ANSWER_BODY;
-    return answer->part == ANSWER_BODY && answer->remaining == 0;
-}
-
-static bool end_line(load_answer *answer)
-{
-    bool is_empty = answer->line_used == 0;
-    answer->line[answer->line_used] = 0;
-    answer->line_used = 0;
-    switch (answer->part) {
-    case ANSWER_STATUS:
-        answer->status = line_starts(answer, "HTTP/1.") ? atoi(answer->line + 9) : 0;
-        answer->part = ANSWER_HEADERS;
-        return false;
-    case ANSWER_HEADERS:
-        if (is_empty) return end_head(answer);
-        read_header(answer);
-        return false;
-    case ANSWER_CHUNK_SIZE:
-        answer->remaining = strtoull(answer->line, NULL, 16);
-        answer->part = answer->remaining ? ANSWER_CHUNK : ANSWER_TRAILERS;
-        return false;
-    case ANSWER_CHUNK_END: answer->part = ANSWER_CHUNK_SIZE; return false;
-    case ANSWER_TRAILERS: return is_empty;
-    case ANSWER_BODY:
-    case ANSWER_CHUNK: break;
-    }
-    return false;
-}
-
-static bool read_byte(load_answer *answer, char byte)
-{
-    if (byte == '\n') return end_line(answer);
-    if (byte != '\r' && answer->line_used < line_size - 1) answer->line[answer->line_used++] = byte;
-    return false;
-}
-
-/* Reads up to the end of one answer and sets *is_complete there. Returns the bytes it took. */
-static size_t answer_read(load_answer *answer, const char *bytes, size_t size, bool *is_complete)
-{
-    size_t used = 0;
-    answer->is_begun = true;
-    *is_complete = false;
-    while (used < size && !*is_complete) {
-        if (answer->part != ANSWER_BODY && answer->part != ANSWER_CHUNK) {
-            *is_complete = read_byte(answer, bytes[used++]);
-            continue;
-        }
-        size_t part = size - used < answer->remaining ? size - used : (size_t)answer->remaining;
-        used += part;
-        answer->remaining -= part;
-        if (answer->remaining) break;
-        if (answer->part == ANSWER_BODY)
-            *is_complete = true;
-        else
-            answer->part = ANSWER_CHUNK_END;
-    }
-    return used;
 }
 
 static void client_sleep(load_run *load, load_client *client, uint64_t duration)
@@ -347,8 +219,7 @@ static void client_answered(load_run *load, load_client *client)
     load->last_answer = now;
     if (!client->is_waiting) return;
     load->answers++;
-    load->latencies[bucket_of(latency)]++;
-    if (latency > load->slowest) load->slowest = latency;
+    latencies_add(&load->latencies, latency);
     load->in_flight--;
     client->is_waiting = false;
     client->streak = 0;
@@ -618,8 +489,9 @@ static void print_result(const load_run *load)
            failures, streak, seconds_between(load->started, load->first_close),
            seconds_between(load->started, load->last_close),
            seconds_between(load->first_request, load->last_answer));
-    printf("\"p50\":%.6f,\"p99\":%.6f,\"max\":%.6f,", latency_percentile(load, 0.50),
-           latency_percentile(load, 0.99), (double)load->slowest / (double)second);
+    printf("\"p50\":%.6f,\"p99\":%.6f,\"max\":%.6f,", latencies_percentile(&load->latencies, 0.50),
+           latencies_percentile(&load->latencies, 0.99),
+           (double)load->latencies.slowest / (double)second);
     print_statuses(load);
     printf("}\n");
 }

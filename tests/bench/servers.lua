@@ -215,8 +215,8 @@ end
 function M.database(place, environment)
   local list = { bench_app(place),
     floor(place, "floor_db", "epoll, one pipelined connection to the database per thread"),
-    bun(place), node_with_pg(place, "node", "pooled"), node_with_pg(place, "node-pipe", "pipelined"),
-    fastapi_with_asyncpg(place) }
+    bun(place), node_with_pg(place, "node", "pooled"),
+    node_with_pg(place, "node-pipe", "pipelined"), fastapi_with_asyncpg(place) }
   for _, server in ipairs(list) do
     server.environment = server.environment or {}
     for name, value in pairs(environment) do server.environment[name] = value end

@@ -92,11 +92,11 @@ local function describe_large(title, get_url, selects)
     end
 
     it("of a million rows", function()
-      expect_calm("narrow", 1000000)
+      expect_calm("narrow", 1000000 / slowdown)
     end)
 
-    it("of 200 MB", function()
-      expect_calm("wide", 100000)
+    it("of 100 MB", function()
+      expect_calm("wide", 50000 / slowdown)
     end)
   end)
 end
