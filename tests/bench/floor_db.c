@@ -25,12 +25,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fortunes.h"
 #include "postgres_messages.h"
 
 enum {
     world_size = 10000,
-    row_limit = 500, /* of one request */
-    fortune_limit = 32,
+    row_limit = 500,      /* of one request */
     queue_size = 1 << 18, /* statements in flight on a connection; a power of two */
     request_size = 16 * 1024,
     read_size = 64 * 1024,
@@ -56,20 +56,14 @@ typedef struct db_row {
     uint32_t id, number;
 } db_row;
 
-typedef struct db_fortune {
-    uint32_t id;
-    size_t start, size; /* of its message in the client's `text` */
-} db_fortune;
-
 typedef struct db_client {
     int fd;
     db_endpoint endpoint;
     bool is_closed, is_written;
     unsigned pending; /* statements without an answer */
-    size_t row_count, fortune_count;
+    size_t row_count;
     db_row *rows;
-    db_fortune fortunes[fortune_limit];
-    floor_buffer text;
+    db_fortunes fortunes;
 } db_client;
 
 typedef struct db_database {
@@ -193,78 +187,6 @@ static void put_rows(floor_buffer *body, const db_client *client)
     if (is_list) put(body, "]", 1);
 }
 
-static const char *escape_of(char byte)
-{
-    switch (byte) {
-    case '<': return "&lt;";
-    case '>': return "&gt;";
-    case '&': return "&amp;";
-    case '"': return "&quot;";
-    case '\'': return "&#39;";
-    default: return NULL;
-    }
-}
-
-static void put_escaped(floor_buffer *body, const char *text, size_t size)
-{
-    size_t start = 0;
-    for (size_t i = 0; i < size; i++) {
-        const char *escape = escape_of(text[i]);
-        if (!escape) continue;
-        put(body, text + start, i - start);
-        put_text(body, escape);
-        start = i + 1;
-    }
-    put(body, text + start, size - start);
-}
-
-static void add_fortune(db_client *client, uint32_t id, const char *message, size_t size)
-{
-    if (client->fortune_count == fortune_limit) return;
-    client->fortunes[client->fortune_count++] = (db_fortune){id, client->text.used, size};
-    put(&client->text, message, size);
-}
-
-static int compare_messages(const db_client *client, const db_fortune *a, const db_fortune *b)
-{
-    const char *text = client->text.bytes;
-    size_t common = a->size < b->size ? a->size : b->size;
-    int order = memcmp(text + a->start, text + b->start, common);
-    return order ? order : (a->size > b->size) - (a->size < b->size);
-}
-
-/* By insertion: there are thirteen. */
-static void sort_fortunes(db_client *client)
-{
-    for (size_t i = 1; i < client->fortune_count; i++) {
-        db_fortune moved = client->fortunes[i];
-        size_t to = i;
-        while (to && compare_messages(client, &client->fortunes[to - 1], &moved) > 0) {
-            client->fortunes[to] = client->fortunes[to - 1];
-            to--;
-        }
-        client->fortunes[to] = moved;
-    }
-}
-
-static void put_fortunes(floor_buffer *body, db_client *client)
-{
-    static const char added[] = "Additional fortune added at request time.";
-    add_fortune(client, 0, added, sizeof(added) - 1);
-    sort_fortunes(client);
-    put_text(body, "<!DOCTYPE html><html><head><title>Fortunes</title></head><body><table>"
-                   "<tr><th>id</th><th>message</th></tr>");
-    for (size_t i = 0; i < client->fortune_count; i++) {
-        const db_fortune *fortune = &client->fortunes[i];
-        put_text(body, "<tr><td>");
-        put_number(body, fortune->id);
-        put_text(body, "</td><td>");
-        put_escaped(body, client->text.bytes + fortune->start, fortune->size);
-        put_text(body, "</td></tr>");
-    }
-    put_text(body, "</table></body></html>");
-}
-
 static void put_head(db_worker *worker, floor_buffer *output, db_endpoint endpoint)
 {
     put_text(output, endpoint == ENDPOINT_UNKNOWN ? "HTTP/1.1 404 Not Found" : "HTTP/1.1 200 OK");
@@ -281,7 +203,7 @@ static void client_answer(db_worker *worker, db_client *client)
 {
     worker->body.used = worker->output.used = 0;
     if (client->endpoint == ENDPOINT_FORTUNES)
-        put_fortunes(&worker->body, client);
+        fortunes_put(&worker->body, &client->fortunes);
     else if (client->endpoint != ENDPOINT_UNKNOWN)
         put_rows(&worker->body, client);
     put_head(worker, &worker->output, client->endpoint);
@@ -293,7 +215,7 @@ static void client_answer(db_worker *worker, db_client *client)
 
 static void client_free(db_client *client)
 {
-    free(client->text.bytes);
+    free(client->fortunes.text.bytes);
     free(client->rows);
     free(client);
 }
@@ -314,7 +236,7 @@ static void row_arrived(db_client *client, const char *row)
 {
     /* A count of columns (2 bytes), then each column's length (4 bytes) and bytes. */
     if (client->endpoint == ENDPOINT_FORTUNES)
-        add_fortune(client, int32_at(row + 6), row + 14, int32_at(row + 10));
+        fortunes_add(&client->fortunes, int32_at(row + 6), row + 14, int32_at(row + 10));
     else
         client->rows[client->row_count++] = (db_row){int32_at(row + 6), int32_at(row + 14)};
 }
@@ -463,7 +385,7 @@ static db_endpoint find_endpoint(const char *request)
 static void request_arrived(db_worker *worker, db_client *client)
 {
     db_endpoint endpoint = client->endpoint = find_endpoint(worker->request);
-    client->row_count = client->fortune_count = client->text.used = 0;
+    client->row_count = client->fortunes.count = client->fortunes.text.used = 0;
     client->is_written = false;
     size_t wanted = 1;
     if (endpoint == ENDPOINT_QUERIES || endpoint == ENDPOINT_UPDATES || endpoint == ENDPOINT_CACHED)
