@@ -92,7 +92,8 @@ TSAN_ONLY ?= core/mailbox core/claim core/lease core/channel core/ring core/fano
     http/threads http/exec http/fs http/log http/admin http/await http/stream http/pool_spec \
     http/pool_failure http/pool_process http/pool_stream http/run_in http/shared http/channel \
     http/topic http/evacuation core/exile core/turn_end core/resolve core/sqlite http/sqlite \
-    http/db_sqlite
+    http/db_sqlite core/postgres core/mariadb core/redis core/http http/redis http/http_client \
+    http/db_postgres http/db_mariadb
 LANES ?=
 BUILD ?= build
 SANITIZE ?=

@@ -42,17 +42,6 @@ __attribute__((format(printf, 2, 3))) static void say(encoder *e, const char *fo
     if (length > 0) e->said += (size_t)length < room ? (size_t)length : room - 1;
 }
 
-static bool is_word(fl_slice key)
-{
-    if (key.size == 0 || key.size > KEY_LIMIT) return false;
-    for (size_t i = 0; i < key.size; i++) {
-        char c = fl_lower(key.data[i]);
-        bool digit = c >= '0' && c <= '9';
-        if (!(c >= 'a' && c <= 'z') && c != '_' && !(digit && i > 0)) return false;
-    }
-    return true;
-}
-
 static void say_key(encoder *e, fl_slice key)
 {
     say(e, "[\"");
@@ -67,7 +56,7 @@ static void say_path(encoder *e, const step *at)
     if (e->said > PATH_LIMIT) return;
     if (!at->key.data) {
         say(e, "[%zu]", at->index);
-    } else if (is_word(at->key)) {
+    } else if (at->key.size <= KEY_LIMIT && fl_slice_is_name(at->key)) {
         say(e, at->up ? ".%.*s" : "%.*s", (int)at->key.size, at->key.data);
     } else {
         say_key(e, at->key);

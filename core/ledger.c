@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "memory_file.h"
+
 #define MAGIC 0x666c6c31u /* changes with the layout: a replaced binary may map an older one's */
 #define ROUTE_TEXT 192
 #define BUCKETS (2 * FL_LEDGER_ROUTES) /* a power of two, never more than half full */
@@ -71,25 +73,10 @@ static uint32_t random_boot(void)
     return boot;
 }
 
-/* Sealed, so that the other process cannot shrink it under the reader's feet. */
-static int make_memory(int *out, size_t size)
-{
-    int fd = memfd_create("fasterlua-ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) return uv_translate_sys_error(errno);
-    if (ftruncate(fd, (off_t)size) != 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        int error = uv_translate_sys_error(errno);
-        close(fd);
-        return error;
-    }
-    *out = fd;
-    return 0;
-}
-
 int fl_ledger_create(fl_ledger **out, int *fd, unsigned threads, unsigned slots)
 {
     size_t size = shared_size(threads, slots);
-    int error = make_memory(fd, size);
+    int error = fl_memory_file_create(fd, "fasterlua-ledger", size);
     if (error) return error;
     error = open_shared(out, *fd, size);
     if (error) {

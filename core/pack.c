@@ -30,20 +30,9 @@ __attribute__((format(printf, 2, 3))) static void say(fl_packer *p, const char *
     if (length > 0) p->said += (size_t)length < room ? (size_t)length : room - 1;
 }
 
-static bool is_word(fl_slice key)
-{
-    if (key.size == 0 || key.size > KEY_LIMIT) return false;
-    for (size_t i = 0; i < key.size; i++) {
-        char c = fl_lower(key.data[i]);
-        bool digit = c >= '0' && c <= '9';
-        if (!(c >= 'a' && c <= 'z') && c != '_' && !(digit && i > 0)) return false;
-    }
-    return true;
-}
-
 static void say_string_key(fl_packer *p, fl_slice key)
 {
-    if (is_word(key)) {
+    if (key.size <= KEY_LIMIT && fl_slice_is_name(key)) {
         say(p, ".%.*s", (int)key.size, key.data);
         return;
     }

@@ -69,21 +69,11 @@ static int add_text(struct addition *addition, fl_slice raw, bool last)
     return addition->node ? 0 : out_of_memory(addition);
 }
 
-static bool is_identifier(fl_slice name)
-{
-    for (size_t i = 0; i < name.size; i++) {
-        char lower = fl_lower(name.data[i]);
-        bool digit = lower >= '0' && lower <= '9';
-        if (lower != '_' && !(lower >= 'a' && lower <= 'z') && !(digit && i > 0)) return false;
-    }
-    return true;
-}
-
 static int add_name(struct addition *addition, fl_slice name)
 {
     fl_router_route *route = addition->route;
     if (name.size == 0) return refuse(addition, "has a parameter without a name");
-    if (!is_identifier(name))
+    if (!fl_slice_is_name(name))
         return refuse(addition,
                       "parameter \"%.*s\" is not named by letters, digits and \"_\", or "
                       "begins with a digit",

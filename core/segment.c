@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "memory_file.h"
+
 #define MAGIC 0x666c7367u
 #define PAGE ((size_t)4096)
 
@@ -75,21 +77,6 @@ void fl_segment_unlock(pthread_mutex_t *lock)
 
 /* the memory */
 
-/* Sealed, so that no process can shrink it under another one's feet. */
-static int make_memory(int *out, size_t size)
-{
-    int fd = memfd_create("fasterlua-shared", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) return uv_translate_sys_error(errno);
-    if (ftruncate(fd, (off_t)size) != 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        int error = uv_translate_sys_error(errno);
-        close(fd);
-        return error;
-    }
-    *out = fd;
-    return 0;
-}
-
 static int map_memory(header **out, int fd, size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -102,7 +89,7 @@ int fl_segment_create(int *fd, size_t bytes)
 {
     size_t size = to_pages(sizeof(header)) + to_pages(bytes);
     header *head = NULL;
-    int error = make_memory(fd, size);
+    int error = fl_memory_file_create(fd, "fasterlua-shared", size);
     if (error) return error;
     error = map_memory(&head, *fd, size);
     if (error) {

@@ -36,6 +36,17 @@ static inline char fl_lower(char c)
     return (c >= 'A' && c <= 'Z') ? (char)(c | 0x20) : c;
 }
 
+/* Letters, digits and "_", no digit first. */
+static inline bool fl_slice_is_name(fl_slice text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        char lower = fl_lower(text.data[i]);
+        bool digit = lower >= '0' && lower <= '9';
+        if (lower != '_' && !(lower >= 'a' && lower <= 'z') && !(digit && i > 0)) return false;
+    }
+    return text.size > 0;
+}
+
 /* ASCII only, as header names and tokens need it (RFC 9110 section 5.1). */
 static inline bool fl_slice_equal_nocase(fl_slice a, fl_slice b)
 {

@@ -41,6 +41,15 @@ static void push_batch(lua_State *L, const fl_query *query)
     lua_setmetatable(L, -2);
 }
 
+/* What a loop takes next: the rows, and how many bytes they had; nothing at the end. */
+static int push_piece(lua_State *L, const fl_rows *rows)
+{
+    if (rows->count == 0) return 1;
+    fl_rows_push(L, rows);
+    lua_pushnumber(L, (lua_Number)rows->values.size);
+    return 3;
+}
+
 int fl_db_result_take(fl_op *op, lua_State *L)
 {
     fl_query_op *self = (fl_query_op *)op;
@@ -57,10 +66,7 @@ int fl_db_result_take(fl_op *op, lua_State *L)
     case FL_TAKE_COUNTS: push_counts(L, call); return 3;
     case FL_TAKE_BATCH: push_batch(L, query); return 2;
     case FL_TAKE_SESSION: fl_db_result_push_session(L, 1); return 2;
-    case FL_TAKE_PIECE:
-        if (call->rows.count == 0) return 1;
-        fl_rows_push(L, &call->rows);
-        return 2;
+    case FL_TAKE_PIECE: return push_piece(L, &call->rows);
     }
     return 1;
 }

@@ -11,9 +11,9 @@
 
 local core = require "fasterlua.core.channel"
 local future = require "fasterlua.future"
-local json = require "fasterlua.json"
+local items = require "fasterlua.items"
 
-local await, from_op, new, fail = future.await, future.from_op, future.new, future.fail
+local from_op, new, fail = future.from_op, future.new, future.fail
 local done, FAILED = future.done, future.FAILED
 local raw_put, raw_take, received, give_back =
   core.put, core.take, core.received, core.give_back
@@ -143,23 +143,8 @@ function methods:try_take()
   return raise_problem(core.try_take(self))
 end
 
-local function is_closed(err)
-  return type(err) == "table" and rawget(err, "kind") == "closed"
-end
-
-local function shown(ok, first, ...)
-  if ok then
-    if first == nil then
-      first = json.null
-    end
-    return first, ...
-  elseif not is_closed(first) then
-    error(first, 0)
-  end
-end
-
 local function take_next(self)
-  return shown(pcall(await, self:take()))
+  return items.await(self:take())
 end
 
 --- For a loop over the items that come, until the channel is closed and empty. An item whose first

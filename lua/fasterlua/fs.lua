@@ -19,22 +19,6 @@ local function check_path(name, path)
   end
 end
 
-local function check_options(name, options, known)
-  if options ~= nil and type(options) ~= "table" then
-    error(("fs.%s: options must be a table, got %s"):format(name, type(options)), 3)
-  end
-  for option in pairs(options or {}) do
-    local is_known = false
-    for _, one in ipairs(known) do
-      is_known = is_known or one == option
-    end
-    if not is_known then
-      local hint = suggest.hint(tostring(option), known)
-      error(("fs.%s: unknown option %q%s"):format(name, tostring(option), hint), 3)
-    end
-  end
-end
-
 local READ_OPTIONS = { "offset", "size" }
 local WRITE_OPTIONS = { "append", "mode" }
 
@@ -44,7 +28,7 @@ local WRITE_OPTIONS = { "append", "mode" }
 ---@return fasterlua.Future # string
 function fs.read(path, options)
   check_path("read", path)
-  check_options("read", options, READ_OPTIONS)
+  suggest.check_options("fs.read", options == nil and {} or options, READ_OPTIONS, 2)
   return from_op(core.read(path, options))
 end
 
@@ -55,7 +39,7 @@ end
 ---@return fasterlua.Future
 function fs.write(path, data, options)
   check_path("write", path)
-  check_options("write", options, WRITE_OPTIONS)
+  suggest.check_options("fs.write", options == nil and {} or options, WRITE_OPTIONS, 2)
   if type(data) ~= "string" then
     error(("fs.write: a string expected, got %s"):format(type(data)), 2)
   end

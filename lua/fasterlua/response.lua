@@ -203,22 +203,6 @@ local function guarded(fn)
   end
 end
 
-local function check_options(name, options, known)
-  if type(options) ~= "table" then
-    error(("%s: options must be a table, got %s"):format(name, type(options)), 0)
-  end
-  for option in pairs(options) do
-    local is_known = false
-    for _, one in ipairs(known) do
-      is_known = is_known or one == option
-    end
-    if not is_known then
-      local hint = suggest.hint(tostring(option), known)
-      error(("%s: unknown option %q%s"):format(name, tostring(option), hint), 0)
-    end
-  end
-end
-
 local function add_cookies(self, list)
   for name, cookie in pairs(list or {}) do
     if type(cookie) == "table" then
@@ -243,7 +227,7 @@ end
 ---@type fun(value: any, options?: fasterlua.ResponseOptions): fasterlua.Response
 response.response = guarded(function(value, options)
   options = options or {}
-  check_options("fl.response", options, { "status", "headers", "cookies" })
+  suggest.check_options("fl.response", options, { "status", "headers", "cookies" }, 0)
   local status = options.status or (value == nil and 204 or 200)
   local self = new(status, response.headers(options.headers), value)
   add_cookies(self, options.cookies)
@@ -302,7 +286,7 @@ response.redirect = guarded(function(url, options)
     options = { status = options }
   end
   options = options or {}
-  check_options("fl.redirect", options, { "status", "external", "headers" })
+  suggest.check_options("fl.redirect", options, { "status", "external", "headers" }, 0)
   local status = options.status or 307
   if not redirect_statuses[status] then
     error(("fl.redirect: status %s is no redirect"):format(tostring(status)), 0)
@@ -327,7 +311,7 @@ response.stream = guarded(function(fn, options)
   if type(fn) ~= "function" then
     error(("fl.stream: a function expected, got %s"):format(type(fn)), 0)
   end
-  check_options("fl.stream", options, { "status", "headers", "content_type" })
+  suggest.check_options("fl.stream", options, { "status", "headers", "content_type" }, 0)
   local self = new(options.status or 200, response.headers(options.headers), nil)
   self.stream = fn
   if options.content_type or not self.headers:get "content-type" then

@@ -61,4 +61,26 @@ function suggest.hint(word, list)
   return nearest and (': did you mean "%s"?'):format(nearest) or ""
 end
 
+--- Raises for options that are no table or not known.
+---@param label string what takes them: "fs.read"
+---@param options any
+---@param known string[]
+---@param level integer as of `error`, for the function that calls this one; 0: no place
+function suggest.check_options(label, options, known, level)
+  local place = level > 0 and level + 1 or 0
+  if type(options) ~= "table" then
+    error(("%s: options must be a table, got %s"):format(label, type(options)), place)
+  end
+  for option in pairs(options) do
+    local is_known = false
+    for _, one in ipairs(known) do
+      is_known = is_known or one == option
+    end
+    if not is_known then
+      local hint = suggest.hint(tostring(option), known)
+      error(("%s: unknown option %q%s"):format(label, tostring(option), hint), place)
+    end
+  end
+end
+
 return suggest

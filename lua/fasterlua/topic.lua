@@ -12,11 +12,11 @@
 
 local core = require "fasterlua.core.topic"
 local future = require "fasterlua.future"
-local json = require "fasterlua.json"
+local items = require "fasterlua.items"
 local suggest = require "fasterlua.suggest"
 local task = require "fasterlua.core.task"
 
-local await, from_op, new, fail = future.await, future.from_op, future.new, future.fail
+local from_op, new, fail = future.from_op, future.new, future.fail
 local raw_publish, raw_next, received, put_back =
   core.publish, core.next, core.received, core.put_back
 
@@ -168,23 +168,8 @@ function Subscription.__index:next()
   return waiter
 end
 
-local function is_closed(err)
-  return type(err) == "table" and rawget(err, "kind") == "closed"
-end
-
-local function shown(ok, first, ...)
-  if ok then
-    if first == nil then
-      first = json.null
-    end
-    return first, ...
-  elseif not is_closed(first) then
-    error(first, 0)
-  end
-end
-
 local function take_next(self)
-  return shown(pcall(await, self:next()))
+  return items.await(self:next())
 end
 
 --- For a loop over the messages that come, until the subscription is closed. A message whose first

@@ -15,6 +15,7 @@ local cjson = require "cjson"
 local http = require "socket.http"
 
 local bench = require "bench"
+local comparison = require "comparison"
 local measure = require "measure"
 local postgres = require "postgres"
 local running = require "running"
@@ -174,27 +175,6 @@ local function load_of(options, server, route, seconds)
     connections = options.connections }
 end
 
-local function run_rounds(options, database, chosen, selected_routes)
-  local rounds = {} -- [route name][server name] = list of measurements
-  for _, route in ipairs(selected_routes) do
-    rounds[route.name] = {}
-    for _, server in ipairs(chosen) do
-      rounds[route.name][server.name] = {}
-      measure.wrk(load_of(options, server, route, 1))
-    end
-  end
-  for round = 1, options.rounds do
-    for _, route in ipairs(selected_routes) do
-      for _, server in ipairs(chosen) do
-        rounds[route.name][server.name][round] = measure.round(server,
-          load_of(options, server, route, options.seconds), database.pid)
-      end
-    end
-    io.stderr:write(("round %d of %d done\n"):format(round, options.rounds))
-  end
-  return rounds
-end
-
 -- Printing.
 
 local peers = { "floor", "bun", "node", "node-pipe", "fastapi" }
@@ -256,21 +236,6 @@ local function print_targets(results)
   end
 end
 
-local function print_set_up(options, chosen)
-  print(("%d keep-alive connections, %d threads of wrk, %d threads or processes per server, %d "
-    .. "rounds of %d s"):format(options.connections, options.threads, options.threads,
-    options.rounds, options.seconds))
-  print("client, servers and PostgreSQL (without waits for its disk) share this")
-  print("machine's processors; medians of the rounds; ratios are medians of each round's ratio")
-  for _, server in ipairs(chosen) do print(("  %-10s %s"):format(server.name, server.title)) end
-end
-
-local function write_json(path, options, rounds, results)
-  local file = assert(io.open(path, "w"))
-  file:write(cjson.encode({ options = options, routes = rounds, targets = results }), "\n")
-  file:close()
-end
-
 -- Without the endpoints there is nothing to measure.
 local function has_endpoints(server)
   local _, status = http.request(url_of(server, "/db"))
@@ -300,12 +265,15 @@ local function run(options, place, started)
   local database = postgres.start()
   started[1] = database
   local chosen = start_servers(options, place, database, started)
-  print_set_up(options, chosen)
-  local rounds = run_rounds(options, database, chosen, selected_routes)
+  local compared = { options = options, servers = chosen, routes = selected_routes, load = load_of,
+    database_pid = database.pid }
+  comparison.print_set_up(compared, "client, servers and PostgreSQL (without waits for its disk) "
+    .. "share this machine's\nprocessors")
+  local rounds = comparison.rounds(compared)
   for _, route in ipairs(selected_routes) do print_route(route, chosen, rounds[route.name]) end
   local results = check_targets(rounds)
   print_targets(results)
-  if options.json then write_json(options.json, options, rounds, results) end
+  comparison.write_json(compared, rounds, results)
 end
 
 bench.main(here, parse_options(), run)

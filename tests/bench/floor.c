@@ -25,6 +25,8 @@
 #include <llhttp.h>
 #include <uv.h>
 
+#include "floor.h"
+
 #ifdef LUA
 #include <lauxlib.h>
 #include <lua.h>
@@ -37,8 +39,6 @@ enum {
     input_size = 64 * 1024,
     target_size = 256,
     body_limit = 64 * 1024,
-    date_size = 29,
-    answer_overhead = 192, /* what a head takes at most */
 };
 
 typedef enum floor_route {
@@ -61,8 +61,7 @@ typedef struct floor_worker {
     uv_timer_t clock;
     char date[date_size + 1];
     char *input;
-    char *output;
-    size_t output_used, output_size;
+    floor_buffer output;
 #ifdef LUA
     lua_State *L, *task;
     int task_reference, handlers[ROUTE_COUNT];
@@ -75,8 +74,7 @@ typedef struct floor_client {
     floor_worker *worker;
     char target[target_size];
     size_t target_used;
-    char *body;
-    size_t body_used, body_size;
+    floor_buffer body;
 } floor_client;
 
 typedef struct delayed_write {
@@ -84,58 +82,20 @@ typedef struct delayed_write {
     char bytes[];
 } delayed_write;
 
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static void *grow(void *memory, size_t *size, size_t needed)
-{
-    if (needed <= *size) return memory;
-    while (*size < needed) *size = *size ? *size * 2 : 1024;
-    memory = realloc(memory, *size);
-    if (!memory) die("realloc");
-    return memory;
-}
-
-static void put(floor_worker *worker, const void *bytes, size_t size)
-{
-    memcpy(worker->output + worker->output_used, bytes, size);
-    worker->output_used += size;
-}
-
-static void put_text(floor_worker *worker, const char *text)
-{
-    put(worker, text, strlen(text));
-}
-
-static void put_number(floor_worker *worker, size_t number)
-{
-    char digits[20];
-    size_t first = sizeof(digits);
-    do {
-        digits[--first] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    put(worker, digits + first, sizeof(digits) - first);
-}
-
 static void put_answer(floor_worker *worker, const char *status, const char *type, const char *body,
                        size_t size)
 {
-    worker->output =
-        grow(worker->output, &worker->output_size, worker->output_used + size + answer_overhead);
-    put_text(worker, "HTTP/1.1 ");
-    put_text(worker, status);
-    put_text(worker, "\r\nDate: ");
-    put(worker, worker->date, date_size);
-    put_text(worker, "\r\nContent-Type: ");
-    put_text(worker, type);
-    put_text(worker, "\r\nContent-Length: ");
-    put_number(worker, size);
-    put_text(worker, "\r\n\r\n");
-    put(worker, body, size);
+    floor_buffer *output = &worker->output;
+    put_text(output, "HTTP/1.1 ");
+    put_text(output, status);
+    put_text(output, "\r\nDate: ");
+    put(output, worker->date, date_size);
+    put_text(output, "\r\nContent-Type: ");
+    put_text(output, type);
+    put_text(output, "\r\nContent-Length: ");
+    put_number(output, size);
+    put_text(output, "\r\n\r\n");
+    put(output, body, size);
 }
 
 static bool is_target(const floor_client *client, const char *path)
@@ -193,8 +153,8 @@ static void push_request(lua_State *task, const floor_client *client)
     lua_setfield(task, -2, "method");
     lua_pushlstring(task, client->target, client->target_used);
     lua_setfield(task, -2, "path");
-    if (client->body_used) {
-        lua_pushlstring(task, client->body, client->body_used);
+    if (client->body.used) {
+        lua_pushlstring(task, client->body.bytes, client->body.used);
         lua_setfield(task, -2, "body");
     }
 }
@@ -246,7 +206,7 @@ static void answer_route(floor_client *client, floor_route route)
         put_answer(worker, "200 OK", route_type(route), text, client->target_used - 1);
         break;
     case ROUTE_ECHO:
-        put_answer(worker, "200 OK", route_type(route), client->body, client->body_used);
+        put_answer(worker, "200 OK", route_type(route), client->body.bytes, client->body.used);
         break;
     case ROUTE_COUNT: break;
     }
@@ -257,7 +217,7 @@ static void answer_route(floor_client *client, floor_route route)
 static int message_begun(llhttp_t *parser)
 {
     floor_client *client = parser->data;
-    client->target_used = client->body_used = 0;
+    client->target_used = client->body.used = 0;
     return 0;
 }
 
@@ -273,10 +233,8 @@ static int target_read(llhttp_t *parser, const char *bytes, size_t size)
 static int body_read(llhttp_t *parser, const char *bytes, size_t size)
 {
     floor_client *client = parser->data;
-    if (size > body_limit - client->body_used) return -1;
-    client->body = grow(client->body, &client->body_size, client->body_used + size);
-    memcpy(client->body + client->body_used, bytes, size);
-    client->body_used += size;
+    if (size > body_limit - client->body.used) return -1;
+    put(&client->body, bytes, size);
     return 0;
 }
 
@@ -301,7 +259,7 @@ static const llhttp_settings_t parser_settings = {
 static void client_closed(uv_handle_t *handle)
 {
     floor_client *client = handle->data;
-    free(client->body);
+    free(client->body.bytes);
     free(client);
 }
 
@@ -337,25 +295,25 @@ static void write_later(floor_client *client, const char *bytes, size_t size)
 static void write_batch(floor_client *client)
 {
     floor_worker *worker = client->worker;
-    uv_buf_t buffer = uv_buf_init(worker->output, (unsigned)worker->output_used);
+    uv_buf_t buffer = uv_buf_init(worker->output.bytes, (unsigned)worker->output.used);
     int written = uv_try_write((uv_stream_t *)&client->socket, &buffer, 1);
     if (written == UV_EAGAIN) written = 0;
     if (written < 0)
         client_close(client);
-    else if ((size_t)written < worker->output_used)
-        write_later(client, worker->output + written, worker->output_used - (size_t)written);
+    else if ((size_t)written < worker->output.used)
+        write_later(client, worker->output.bytes + written, worker->output.used - (size_t)written);
 }
 
 static void socket_readable(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
 {
     floor_client *client = stream->data;
     if (count == 0) return;
-    client->worker->output_used = 0;
+    client->worker->output.used = 0;
     if (count < 0 || llhttp_execute(&client->parser, buffer->base, (size_t)count) != HPE_OK) {
         client_close(client);
         return;
     }
-    if (client->worker->output_used) write_batch(client);
+    if (client->worker->output.used) write_batch(client);
 }
 
 static void client_waiting(uv_stream_t *listener, int status)
@@ -379,25 +337,7 @@ static void client_waiting(uv_stream_t *listener, int status)
 static void second_passed(uv_timer_t *clock)
 {
     floor_worker *worker = clock->data;
-    time_t now = time(NULL);
-    struct tm utc;
-    (void)strftime(worker->date, sizeof(worker->date), "%a, %d %b %Y %H:%M:%S GMT",
-                   gmtime_r(&now, &utc));
-}
-
-static int listening_socket(uint16_t port)
-{
-    struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_port = htons(port),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) die("socket");
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) die("bind");
-    return fd;
+    write_date(worker->date, time(NULL));
 }
 
 static void *worker_run(void *argument)
@@ -406,7 +346,7 @@ static void *worker_run(void *argument)
     if (!worker) die("calloc");
     worker->options = argument;
     worker->input = malloc(input_size);
-    worker->output = grow(NULL, &worker->output_size, input_size);
+    buffer_reserve(&worker->output, input_size);
     if (!worker->input) die("malloc");
     prepare(worker);
     (void)uv_loop_init(&worker->loop);

@@ -25,15 +25,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fortunes.h"
+#include "postgres_messages.h"
+
 enum {
     world_size = 10000,
-    row_limit = 500, /* of one request */
-    fortune_limit = 32,
+    row_limit = 500,      /* of one request */
     queue_size = 1 << 18, /* statements in flight on a connection; a power of two */
     request_size = 16 * 1024,
     read_size = 64 * 1024,
     events_per_turn = 256,
-    date_size = 29,
     int4_type = 23,
 };
 
@@ -51,35 +52,24 @@ static const char *const request_lines[ENDPOINT_UNKNOWN] = {
     "GET /db ", "GET /queries?n=", "GET /updates?n=", "GET /fortunes ", "GET /cached-queries?n=",
 };
 
-typedef struct db_buffer {
-    char *bytes;
-    size_t used, size;
-} db_buffer;
-
 typedef struct db_row {
     uint32_t id, number;
 } db_row;
-
-typedef struct db_fortune {
-    uint32_t id;
-    size_t start, size; /* of its message in the client's `text` */
-} db_fortune;
 
 typedef struct db_client {
     int fd;
     db_endpoint endpoint;
     bool is_closed, is_written;
     unsigned pending; /* statements without an answer */
-    size_t row_count, fortune_count;
+    size_t row_count;
     db_row *rows;
-    db_fortune fortunes[fortune_limit];
-    db_buffer text;
+    db_fortunes fortunes;
 } db_client;
 
 typedef struct db_database {
     int fd;
     bool is_full; /* the socket took only a part: we wait until it is writable */
-    db_buffer input, output;
+    floor_buffer input, output;
     db_client **queue; /* who asked, oldest first */
     unsigned first, last;
 } db_database;
@@ -91,154 +81,15 @@ typedef struct db_worker {
     time_t second;
     char date[date_size + 1];
     char request[request_size + 1];
-    db_buffer find_row, body, output;
+    floor_buffer find_row, body, output;
     db_database database;
     db_row cache[world_size];
 } db_worker;
 
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-/* Buffers. */
-
-static void buffer_reserve(db_buffer *buffer, size_t more)
-{
-    if (buffer->used + more <= buffer->size) return;
-    while (buffer->size < buffer->used + more)
-        buffer->size = buffer->size ? buffer->size * 2 : 4096;
-    buffer->bytes = realloc(buffer->bytes, buffer->size);
-    if (!buffer->bytes) die("realloc");
-}
-
-static void put(db_buffer *buffer, const void *bytes, size_t size)
-{
-    buffer_reserve(buffer, size);
-    memcpy(buffer->bytes + buffer->used, bytes, size);
-    buffer->used += size;
-}
-
-static void put_text(db_buffer *buffer, const char *text)
-{
-    put(buffer, text, strlen(text));
-}
-
-static void put_number(db_buffer *buffer, size_t number)
-{
-    char digits[20];
-    size_t first = sizeof(digits);
-    do {
-        digits[--first] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    put(buffer, digits + first, sizeof(digits) - first);
-}
-
-static void put_int16(db_buffer *buffer, uint16_t value)
-{
-    value = htons(value);
-    put(buffer, &value, sizeof(value));
-}
-
-static void put_int32(db_buffer *buffer, uint32_t value)
-{
-    value = htonl(value);
-    put(buffer, &value, sizeof(value));
-}
-
-static uint32_t int32_at(const char *bytes)
-{
-    uint32_t value = 0;
-    memcpy(&value, bytes, sizeof(value));
-    return ntohl(value);
-}
-
-static void buffer_consume(db_buffer *buffer, size_t size)
-{
-    buffer->used -= size;
-    if (buffer->used) memmove(buffer->bytes, buffer->bytes + size, buffer->used);
-}
-
-/* Messages to PostgreSQL: a type, a length that counts itself, the content. */
-
-static size_t message_begin(db_buffer *output, char type)
-{
-    if (type) put(output, &type, 1);
-    size_t start = output->used;
-    put_int32(output, 0);
-    return start;
-}
-
-static void message_end(db_buffer *output, size_t start)
-{
-    uint32_t length = htonl((uint32_t)(output->used - start));
-    memcpy(output->bytes + start, &length, sizeof(length));
-}
-
-static void put_string(db_buffer *output, const char *text)
-{
-    put(output, text, strlen(text) + 1);
-}
-
-static void put_start_up(db_buffer *output)
-{
-    size_t start = message_begin(output, 0);
-    put_int32(output, 3 << 16); /* version 3.0 */
-    put_string(output, "user");
-    put_string(output, getenv("PGUSER"));
-    put_string(output, "database");
-    put_string(output, getenv("PGDATABASE"));
-    put_string(output, "");
-    message_end(output, start);
-}
-
-static void put_parse(db_buffer *output, const char *name, const char *statement)
-{
-    size_t start = message_begin(output, 'P');
-    put_string(output, name);
-    put_string(output, statement);
-    put_int16(output, 0); /* the server infers all types of parameters */
-    message_end(output, start);
-}
-
-static size_t bind_begin(db_buffer *output, const char *statement, uint16_t parameters)
-{
-    size_t start = message_begin(output, 'B');
-    put_string(output, ""); /* the unnamed portal */
-    put_string(output, statement);
-    put_int16(output, 1);
-    put_int16(output, 1); /* all parameters are binary */
-    put_int16(output, parameters);
-    return start;
-}
-
-static void bind_end(db_buffer *output, size_t start)
-{
-    put_int16(output, 1);
-    put_int16(output, 1); /* all results are binary */
-    message_end(output, start);
-}
-
-static void put_sync(db_buffer *output)
-{
-    message_end(output, message_begin(output, 'S'));
-}
-
-static void put_execute_and_sync(db_buffer *output)
-{
-    size_t start = message_begin(output, 'E');
-    put_string(output, "");
-    put_int32(output, 0); /* all rows */
-    message_end(output, start);
-    put_sync(output);
-}
-
 /* What every request for a row sends but for the row's number, which ends the Bind's parameters. */
 static const size_t id_offset = 22;
 
-static void put_find_row(db_buffer *output)
+static void put_find_row(floor_buffer *output)
 {
     size_t start = bind_begin(output, "world", 1);
     put_int32(output, 4);
@@ -247,7 +98,7 @@ static void put_find_row(db_buffer *output)
     put_execute_and_sync(output);
 }
 
-static void put_array(db_buffer *output, const db_row *rows, size_t count, bool is_ids)
+static void put_array(floor_buffer *output, const db_row *rows, size_t count, bool is_ids)
 {
     put_int32(output, (uint32_t)(20 + 8 * count));
     put_int32(output, 1); /* dimensions */
@@ -283,7 +134,7 @@ static void expect_answer(db_database *database, db_client *client)
 
 static void ask_row(db_worker *worker, db_client *client)
 {
-    db_buffer *output = &worker->database.output;
+    floor_buffer *output = &worker->database.output;
     uint32_t id = htonl(random_number(worker));
     put(output, worker->find_row.bytes, worker->find_row.used);
     memcpy(output->bytes + output->used - worker->find_row.used + id_offset, &id, sizeof(id));
@@ -292,7 +143,7 @@ static void ask_row(db_worker *worker, db_client *client)
 
 static void ask_all(db_worker *worker, db_client *client, const char *statement)
 {
-    db_buffer *output = &worker->database.output;
+    floor_buffer *output = &worker->database.output;
     bind_end(output, bind_begin(output, statement, 0));
     put_execute_and_sync(output);
     expect_answer(&worker->database, client);
@@ -307,7 +158,7 @@ static int compare_rows(const void *left, const void *right)
 /* In the order of their ids: transactions that lock rows in one order do not deadlock. */
 static void write_rows(db_worker *worker, db_client *client)
 {
-    db_buffer *output = &worker->database.output;
+    floor_buffer *output = &worker->database.output;
     for (size_t i = 0; i < client->row_count; i++) client->rows[i].number = random_number(worker);
     qsort(client->rows, client->row_count, sizeof(*client->rows), compare_rows);
     size_t start = bind_begin(output, "update", 2);
@@ -321,7 +172,7 @@ static void write_rows(db_worker *worker, db_client *client)
 
 /* Answers to clients. */
 
-static void put_rows(db_buffer *body, const db_client *client)
+static void put_rows(floor_buffer *body, const db_client *client)
 {
     bool is_list = client->endpoint != ENDPOINT_DB;
     if (is_list) put(body, "[", 1);
@@ -336,79 +187,7 @@ static void put_rows(db_buffer *body, const db_client *client)
     if (is_list) put(body, "]", 1);
 }
 
-static const char *escape_of(char byte)
-{
-    switch (byte) {
-    case '<': return "&lt;";
-    case '>': return "&gt;";
-    case '&': return "&amp;";
-    case '"': return "&quot;";
-    case '\'': return "&#39;";
-    default: return NULL;
-    }
-}
-
-static void put_escaped(db_buffer *body, const char *text, size_t size)
-{
-    size_t start = 0;
-    for (size_t i = 0; i < size; i++) {
-        const char *escape = escape_of(text[i]);
-        if (!escape) continue;
-        put(body, text + start, i - start);
-        put_text(body, escape);
-        start = i + 1;
-    }
-    put(body, text + start, size - start);
-}
-
-static void add_fortune(db_client *client, uint32_t id, const char *message, size_t size)
-{
-    if (client->fortune_count == fortune_limit) return;
-    client->fortunes[client->fortune_count++] = (db_fortune){id, client->text.used, size};
-    put(&client->text, message, size);
-}
-
-static int compare_messages(const db_client *client, const db_fortune *a, const db_fortune *b)
-{
-    const char *text = client->text.bytes;
-    size_t common = a->size < b->size ? a->size : b->size;
-    int order = memcmp(text + a->start, text + b->start, common);
-    return order ? order : (a->size > b->size) - (a->size < b->size);
-}
-
-/* By insertion: there are thirteen. */
-static void sort_fortunes(db_client *client)
-{
-    for (size_t i = 1; i < client->fortune_count; i++) {
-        db_fortune moved = client->fortunes[i];
-        size_t to = i;
-        while (to && compare_messages(client, &client->fortunes[to - 1], &moved) > 0) {
-            client->fortunes[to] = client->fortunes[to - 1];
-            to--;
-        }
-        client->fortunes[to] = moved;
-    }
-}
-
-static void put_fortunes(db_buffer *body, db_client *client)
-{
-    static const char added[] = "Additional fortune added at request time.";
-    add_fortune(client, 0, added, sizeof(added) - 1);
-    sort_fortunes(client);
-    put_text(body, "<!DOCTYPE html><html><head><title>Fortunes</title></head><body><table>"
-                   "<tr><th>id</th><th>message</th></tr>");
-    for (size_t i = 0; i < client->fortune_count; i++) {
-        const db_fortune *fortune = &client->fortunes[i];
-        put_text(body, "<tr><td>");
-        put_number(body, fortune->id);
-        put_text(body, "</td><td>");
-        put_escaped(body, client->text.bytes + fortune->start, fortune->size);
-        put_text(body, "</td></tr>");
-    }
-    put_text(body, "</table></body></html>");
-}
-
-static void put_head(db_worker *worker, db_buffer *output, db_endpoint endpoint)
+static void put_head(db_worker *worker, floor_buffer *output, db_endpoint endpoint)
 {
     put_text(output, endpoint == ENDPOINT_UNKNOWN ? "HTTP/1.1 404 Not Found" : "HTTP/1.1 200 OK");
     put_text(output, "\r\nDate: ");
@@ -424,7 +203,7 @@ static void client_answer(db_worker *worker, db_client *client)
 {
     worker->body.used = worker->output.used = 0;
     if (client->endpoint == ENDPOINT_FORTUNES)
-        put_fortunes(&worker->body, client);
+        fortunes_put(&worker->body, &client->fortunes);
     else if (client->endpoint != ENDPOINT_UNKNOWN)
         put_rows(&worker->body, client);
     put_head(worker, &worker->output, client->endpoint);
@@ -436,7 +215,7 @@ static void client_answer(db_worker *worker, db_client *client)
 
 static void client_free(db_client *client)
 {
-    free(client->text.bytes);
+    free(client->fortunes.text.bytes);
     free(client->rows);
     free(client);
 }
@@ -457,7 +236,7 @@ static void row_arrived(db_client *client, const char *row)
 {
     /* A count of columns (2 bytes), then each column's length (4 bytes) and bytes. */
     if (client->endpoint == ENDPOINT_FORTUNES)
-        add_fortune(client, int32_at(row + 6), row + 14, int32_at(row + 10));
+        fortunes_add(&client->fortunes, int32_at(row + 6), row + 14, int32_at(row + 10));
     else
         client->rows[client->row_count++] = (db_row){int32_at(row + 6), int32_at(row + 14)};
 }
@@ -489,7 +268,7 @@ static void message_arrived(db_worker *worker, char type, const char *content)
 
 static void messages_arrived(db_worker *worker)
 {
-    db_buffer *input = &worker->database.input;
+    floor_buffer *input = &worker->database.input;
     size_t done = 0;
     while (input->used - done >= 5) {
         size_t size = 1 + int32_at(input->bytes + done + 1);
@@ -502,7 +281,7 @@ static void messages_arrived(db_worker *worker)
 
 static void database_readable(db_worker *worker)
 {
-    db_buffer *input = &worker->database.input;
+    floor_buffer *input = &worker->database.input;
     ssize_t count = 0;
     do {
         buffer_reserve(input, read_size);
@@ -606,7 +385,7 @@ static db_endpoint find_endpoint(const char *request)
 static void request_arrived(db_worker *worker, db_client *client)
 {
     db_endpoint endpoint = client->endpoint = find_endpoint(worker->request);
-    client->row_count = client->fortune_count = client->text.used = 0;
+    client->row_count = client->fortunes.count = client->fortunes.text.used = 0;
     client->is_written = false;
     size_t wanted = 1;
     if (endpoint == ENDPOINT_QUERIES || endpoint == ENDPOINT_UPDATES || endpoint == ENDPOINT_CACHED)
@@ -650,29 +429,18 @@ static void clients_waiting(db_worker *worker)
 
 static void listener_open(db_worker *worker)
 {
-    struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_port = htons(worker->port),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 2048)) die("listen");
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-    if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event)) die("epoll_ctl");
-    worker->listener = fd;
+    worker->listener = listening_socket(worker->port);
+    if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->listener, &event)) die("epoll_ctl");
 }
 
 static void update_date(db_worker *worker)
 {
     struct timespec now;
-    struct tm utc;
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &now);
     if (now.tv_sec == worker->second) return;
     worker->second = now.tv_sec;
-    (void)strftime(worker->date, sizeof(worker->date), "%a, %d %b %Y %H:%M:%S GMT",
-                   gmtime_r(&now.tv_sec, &utc));
+    write_date(worker->date, now.tv_sec);
 }
 
 static void turn(db_worker *worker)

@@ -17,6 +17,7 @@ local http = require "socket.http"
 local ltn12 = require "ltn12"
 
 local bench = require "bench"
+local comparison = require "comparison"
 local measure = require "measure"
 local running_servers = require "running"
 local servers = require "servers"
@@ -102,27 +103,6 @@ local function load_of(options, server, route, seconds)
     depth = route.depth, body = route.body }
 end
 
-local function run_rounds(options, running, selected_routes)
-  local rounds = {} -- [route name][server name] = list of measurements
-  for _, route in ipairs(selected_routes) do
-    rounds[route.name] = {}
-    for _, server in ipairs(running) do
-      rounds[route.name][server.name] = {}
-      measure.wrk(load_of(options, server, route, 1))
-    end
-  end
-  for round = 1, options.rounds do
-    for _, route in ipairs(selected_routes) do
-      for _, server in ipairs(running) do
-        rounds[route.name][server.name][round] =
-          measure.round(server, load_of(options, server, route, options.seconds))
-      end
-    end
-    io.stderr:write(("round %d of %d done\n"):format(round, options.rounds))
-  end
-  return rounds
-end
-
 local header_format = "%-12s %10s %9s %9s %12s %9s %10s %8s %10s %15s"
 local row_format = "%-12s %10.0f %9s %9s %12.3f %9.2f %10.2f %8.1f %10s %15s"
 
@@ -168,21 +148,6 @@ local function print_targets(results)
   end
 end
 
-local function print_set_up(options, running)
-  print(("%d keep-alive connections, %d threads of wrk, %d threads or processes per server, %d "
-    .. "rounds of %d s"):format(options.connections, options.threads, options.threads,
-    options.rounds, options.seconds))
-  print("client and server share this machine's processors over loopback; medians of the rounds;")
-  print("ratios are medians of each round's ratio")
-  for _, server in ipairs(running) do print(("  %-12s %s"):format(server.name, server.title)) end
-end
-
-local function write_json(path, options, rounds, results)
-  local file = assert(io.open(path, "w"))
-  file:write(cjson.encode({ options = options, routes = rounds, targets = results }), "\n")
-  file:close()
-end
-
 --- Servers go into `running` as they start, so that the caller can stop them whatever happens.
 local function run(options, place, running)
   local selected_routes = bench.select_named(routes, options.routes)
@@ -191,12 +156,15 @@ local function run(options, place, running)
     running[i] = server
     start(server, place)
   end
-  print_set_up(options, running)
-  local rounds = run_rounds(options, running, selected_routes)
+  local compared = { options = options, servers = running, routes = selected_routes,
+    load = load_of }
+  comparison.print_set_up(compared,
+    "client and server share this machine's processors over loopback")
+  local rounds = comparison.rounds(compared)
   for _, route in ipairs(selected_routes) do print_route(route, running, rounds[route.name]) end
   local results = check_targets(selected_routes, rounds)
   print_targets(results)
-  if options.json then write_json(options.json, options, rounds, results) end
+  comparison.write_json(compared, rounds, results)
 end
 
 bench.main(here, parse_options(), run)

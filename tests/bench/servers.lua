@@ -41,24 +41,38 @@ local function built(path)
   if not is_file(path) then return path .. " is not built" end
 end
 
-local function product(place)
-  local program = place.build .. "/fasterlua"
+local function append(list, ...)
+  for _, value in ipairs { ... } do list[#list + 1] = value end
+  return list
+end
+
+-- Ours, serving the apps of a directory, with whatever flags are given.
+local function product(place, apps, ...)
+  local program, flags = place.build .. "/fasterlua", { ... }
   return {
     name = "fasterlua",
     title = "fasterlua serve apps/bench",
     missing = built(program),
     command = function(port)
-      return { program, "serve", place.root .. "/apps/bench", "--host", "127.0.0.1",
-        "--port", tostring(port), "--threads", tostring(place.threads), "--access-log", "off" }
+      return append({ program, "serve", apps, "--host", "127.0.0.1", "--port", tostring(port),
+        "--access-log", "off" }, unpack(flags))
     end,
   }
 end
 
-local function floor(place)
-  local program = place.build .. "/bench/floor"
+local function product_with_threads(place, apps, ...)
+  return product(place, apps, "--threads", tostring(place.threads), ...)
+end
+
+local function bench_app(place)
+  return product_with_threads(place, place.root .. "/apps/bench")
+end
+
+local function floor(place, program, title)
+  program = place.build .. "/bench/" .. program
   return {
     name = "floor",
-    title = "C floor: libuv + llhttp, fixed answers",
+    title = "C floor: " .. title,
     missing = built(program),
     command = function(port) return { program, tostring(port), tostring(place.threads) } end,
   }
@@ -76,7 +90,7 @@ local function prototype(place)
   }
 end
 
-local function nginx(place)
+local function nginx(place, template)
   local program = find_program("nginx")
   local has_lua = is_file("/usr/lib/nginx/modules/ngx_http_lua_module.so")
   return {
@@ -84,8 +98,8 @@ local function nginx(place)
     title = "nginx + lua-nginx-module, content_by_lua",
     missing = not (program and has_lua) and "needs nginx, libnginx-mod-http-lua, lua-cjson" or nil,
     command = function(port)
-      local conf = place.temporary .. "/nginx.conf"
-      fill_template(place.bench .. "/peers/nginx.conf", conf, {
+      local conf = place.temporary .. "/" .. template
+      fill_template(place.bench .. "/peers/" .. template, conf, {
         port = port, threads = place.threads, directory = place.temporary,
         peers = place.bench .. "/peers",
       })
@@ -95,7 +109,8 @@ local function nginx(place)
 end
 
 -- Debian's own interpreter, because Debian's packages are what is compared.
-local function fastapi(place)
+local function fastapi(place, app, ...)
+  local flags = { ... }
   local python = "/usr/bin/python3"
   local probe = python .. " -c 'import fastapi, uvicorn, uvloop, httptools' 2>/dev/null"
   local is_there = is_file(python) and os.execute(probe) == 0
@@ -105,10 +120,9 @@ local function fastapi(place)
     missing = not is_there and "needs python3-fastapi, python3-uvicorn, python3-uvloop, "
       .. "python3-httptools" or nil,
     command = function(port)
-      return { python, "-B", "-m", "uvicorn", "--app-dir", place.bench .. "/peers",
-        "fastapi_app:app", "--host", "127.0.0.1", "--port", tostring(port),
-        "--workers", tostring(place.threads), "--loop", "uvloop", "--http", "httptools",
-        "--no-access-log", "--log-level", "warning" }
+      return append({ python, "-B", "-m", "uvicorn", "--app-dir", place.bench .. "/peers",
+        app .. ":app", "--host", "127.0.0.1", "--port", tostring(port), "--loop", "uvloop",
+        "--http", "httptools", "--no-access-log", "--log-level", "warning" }, unpack(flags))
     end,
   }
 end
@@ -130,17 +144,7 @@ end
 ---@param place bench_place
 ---@return bench_server[]
 function M.concurrency(place)
-  local ours, theirs = product(place), fastapi(place)
-  ours.command = function(port)
-    return { place.build .. "/fasterlua", "serve", place.root .. "/apps/concurrency", "--host",
-      "127.0.0.1", "--port", tostring(port), "--access-log", "off" }
-  end
-  theirs.command = function(port)
-    return { "/usr/bin/python3", "-B", "-m", "uvicorn", "--app-dir", place.bench .. "/peers",
-      "fastapi_app:app", "--host", "127.0.0.1", "--port", tostring(port), "--loop", "uvloop",
-      "--http", "httptools", "--no-access-log", "--log-level", "warning" }
-  end
-  return { ours, theirs }
+  return { product(place, place.root .. "/apps/concurrency"), fastapi(place, "fastapi_app") }
 end
 
 --- What jobs.lua measures: one thread each.
@@ -148,41 +152,15 @@ end
 ---@return bench_server ours
 ---@return bench_server nginx
 function M.jobs(place)
-  local ours, peer = product(place), nginx(place)
-  ours.command = function(port)
-    return { place.build .. "/fasterlua", "serve", place.bench .. "/jobs", "--host", "127.0.0.1",
-      "--port", tostring(port), "--threads", "1", "--access-log", "off" }
-  end
-  peer.command = function(port)
-    local conf = place.temporary .. "/nginx_jobs.conf"
-    fill_template(place.bench .. "/peers/nginx_jobs.conf", conf,
-      { port = port, directory = place.temporary, peers = place.bench .. "/peers" })
-    return { find_program("nginx"), "-p", place.temporary, "-c", conf, "-g", "daemon off;" }
-  end
-  return ours, peer
+  return product(place, place.bench .. "/jobs", "--threads", "1"), nginx(place, "nginx_jobs.conf")
 end
 
 --- What parallel.lua measures.
 ---@param place bench_place
 ---@return bench_server
 function M.parallel(place)
-  local ours = product(place)
-  ours.command = function(port)
-    return { place.build .. "/fasterlua", "serve", place.bench .. "/parallel", "--host",
-      "127.0.0.1", "--port", tostring(port), "--threads", tostring(place.threads),
-      "--cpu-states", "2", "--access-log", "off", "--set", "pool_timeout=0" }
-  end
-  return ours
-end
-
-local function floor_of_databases(place)
-  local program = place.build .. "/bench/floor_db"
-  return {
-    name = "floor",
-    title = "C floor: epoll, one pipelined connection to the database per thread",
-    missing = built(program),
-    command = function(port) return { program, tostring(port), tostring(place.threads) } end,
-  }
+  return product_with_threads(place, place.bench .. "/parallel", "--cpu-states", "2", "--set",
+    "pool_timeout=0")
 end
 
 local function npm_modules(place)
@@ -217,19 +195,15 @@ local function node_with_pg(place, name, mode)
   return server
 end
 
+local function fastapi_with_workers(place, app)
+  return fastapi(place, app, "--workers", tostring(place.threads))
+end
+
 local function fastapi_with_asyncpg(place)
-  local server = fastapi(place)
+  local server = fastapi_with_workers(place, "fastapi_database")
   server.title = "FastAPI + uvicorn (uvloop, httptools) + asyncpg"
   if os.execute("/usr/bin/python3 -c 'import asyncpg' 2>/dev/null") ~= 0 then
     server.missing = server.missing or "needs python3-asyncpg"
-  end
-  local command = server.command
-  server.command = function(port)
-    local argv = command(port)
-    for i, word in ipairs(argv) do
-      if word == "fastapi_app:app" then argv[i] = "fastapi_database:app" end
-    end
-    return argv
   end
   return server
 end
@@ -239,9 +213,10 @@ end
 ---@param environment table<string, string> says where the database is
 ---@return bench_server[]
 function M.database(place, environment)
-  local list = { product(place), floor_of_databases(place), bun(place),
-    node_with_pg(place, "node", "pooled"), node_with_pg(place, "node-pipe", "pipelined"),
-    fastapi_with_asyncpg(place) }
+  local list = { bench_app(place),
+    floor(place, "floor_db", "epoll, one pipelined connection to the database per thread"),
+    bun(place), node_with_pg(place, "node", "pooled"),
+    node_with_pg(place, "node-pipe", "pipelined"), fastapi_with_asyncpg(place) }
   for _, server in ipairs(list) do
     server.environment = server.environment or {}
     for name, value in pairs(environment) do server.environment[name] = value end
@@ -254,13 +229,8 @@ end
 ---@param path string of the database
 ---@return bench_server
 function M.sqlite(place, path)
-  local ours = product(place)
+  local ours = product_with_threads(place, place.bench .. "/sqlite")
   ours.environment = { WORLD = path }
-  ours.command = function(port)
-    return { place.build .. "/fasterlua", "serve", place.bench .. "/sqlite", "--host",
-      "127.0.0.1", "--port", tostring(port), "--threads", tostring(place.threads),
-      "--access-log", "off" }
-  end
   return ours
 end
 
@@ -268,7 +238,8 @@ end
 ---@param place bench_place
 ---@return bench_server[]
 function M.list(place)
-  return { product(place), floor(place), prototype(place), nginx(place), fastapi(place),
+  return { bench_app(place), floor(place, "floor", "libuv + llhttp, fixed answers"),
+    prototype(place), nginx(place, "nginx.conf"), fastapi_with_workers(place, "fastapi_app"),
     node(place) }
 end
 

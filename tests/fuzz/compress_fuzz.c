@@ -1,32 +1,20 @@
 /* Any bytes, taken for each format, decompress within the limit or are refused; what came out,
  * compressed and decompressed again, stays as it is. */
-#include "bind/compress.h"
-
-#include <lauxlib.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define LIMIT 65536
-#define COLLECT_EVERY 64
+#include "bind/compress.h"
+#include "fuzz_lua.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#define LIMIT 65536
 
 static const char *const formats[] = {"gzip", "deflate", "br", "zstd"};
 
 static lua_State *state_new(void)
 {
-    lua_State *L = luaL_newstate();
-    if (!L) abort();
+    lua_State *L = fuzz_lua_new();
     lua_pushcfunction(L, fl_compress_module);
     lua_call(L, 0, 1);
     return L;
-}
-
-static void check(bool promise)
-{
-    if (!promise) abort();
 }
 
 /* Replaces the string on top by what `function` makes of it, or by why it does not. */
@@ -47,23 +35,22 @@ static void round_trip(lua_State *L, const char *format, const uint8_t *data, si
 {
     lua_pushlstring(L, (const char *)data, size);
     if (call(L, "decompress", format)) {
-        check(lua_objlen(L, 2) <= LIMIT);
+        demand(lua_objlen(L, 2) <= LIMIT);
         lua_pushvalue(L, 2);
-        check(call(L, "compress", format));
-        check(call(L, "decompress", format));
-        check(lua_rawequal(L, 2, 3));
+        demand(call(L, "compress", format));
+        demand(call(L, "decompress", format));
+        demand(lua_rawequal(L, 2, 3));
     }
-    check(lua_type(L, 2) == LUA_TSTRING);
+    demand(lua_type(L, 2) == LUA_TSTRING);
     lua_settop(L, 1);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static lua_State *L;
-    static unsigned runs;
     if (!L) L = state_new();
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
         round_trip(L, formats[i], data, size);
-    if (++runs % COLLECT_EVERY == 0) lua_gc(L, LUA_GCCOLLECT, 0);
+    fuzz_lua_collect(L);
     return 0;
 }

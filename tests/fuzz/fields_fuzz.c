@@ -1,17 +1,10 @@
 /* Input: a query, form or Cookie field. Its pairs are taken into a Lua table in every way there is;
  * each must agree with the others and leave the stack as found. */
-#include <lauxlib.h>
-#include <stdlib.h>
-
 #include "fields.h"
+#include "fuzz_lua.h"
 #include "response.h"
 
 enum { MOST = 16 };
-
-static void demand(bool condition)
-{
-    if (!condition) abort();
-}
 
 static unsigned count_pairs(fl_slice text)
 {
@@ -75,14 +68,11 @@ static int call(lua_State *L, lua_CFunction function, const uint8_t *data, size_
     return (int)lua_tointeger(L, -1);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static lua_State *L; /* one serves all inputs */
     if (!L) {
-        L = luaL_newstate();
-        demand(L != NULL);
+        L = fuzz_lua_new();
         luaL_newmetatable(L, FL_HTTP_ERROR);
     }
     bool too_many = count_pairs(fl_slice_of((const char *)data, size)) > MOST;

@@ -1,8 +1,7 @@
 /* Input: what a client sends. It is read whole, byte by byte and in pieces whose sizes follow from
  * the input; each time the messages, and how they end, must be the same, and be what was sent. */
-#include <stdlib.h>
-
 #include "bare_web.h"
+#include "fuzz.h"
 
 typedef struct fl_reading {
     fl_bare_web bare;
@@ -11,11 +10,6 @@ typedef struct fl_reading {
     int status;       /* of the refusal; 0: none */
     bool over;        /* refused, or the last message that may come on this connection */
 } fl_reading;
-
-static void demand(bool condition)
-{
-    if (!condition) abort();
-}
 
 /* Small enough to be reached by small inputs. */
 static void set_limits(fl_settings *settings)
@@ -166,8 +160,6 @@ static uint32_t hash_of(fl_slice input)
     for (size_t i = 0; i < input.size; i++) hash = (hash ^ (uint8_t)input.data[i]) * 16777619u;
     return hash;
 }
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -1,38 +1,16 @@
 /* What the decoder accepts, the encoder writes; and that text, read and written again, stays as it
  * is. The heap of the state is collected now and then, so a run's memory stays flat. */
+#include "fuzz_lua.h"
 #include "json.h"
-
-#include <lauxlib.h>
-#include <lualib.h>
-#include <stdint.h>
-#include <stdlib.h>
-
 #include "utf8.h"
 
 #define DEPTH 32
 #define NODES 4096
-#define COLLECT_EVERY 256
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static lua_State *state_new(void)
-{
-    lua_State *L = luaL_newstate();
-    if (!L) abort();
-    luaL_openlibs(L);
-    fl_json_open(L);
-    return L;
-}
-
-static void check(bool promise)
-{
-    if (!promise) abort();
-}
 
 static void encode(lua_State *L, fl_buffer *out)
 {
-    check(fl_json_encode(L, -1, out, FL_JSON_BYTES) == 0);
-    check(fl_utf8_valid(fl_slice_of(out->data, out->size)));
+    demand(fl_json_encode(L, -1, out, FL_JSON_BYTES) == 0);
+    demand(fl_utf8_valid(fl_slice_of(out->data, out->size)));
     lua_settop(L, 0);
 }
 
@@ -40,9 +18,9 @@ static void encode(lua_State *L, fl_buffer *out)
  * objects are compared by length. */
 static void compare(const fl_buffer *first, const fl_buffer *second)
 {
-    check(first->size == second->size);
+    demand(first->size == second->size);
     if (!memchr(first->data, '{', first->size))
-        check(memcmp(first->data, second->data, first->size) == 0);
+        demand(memcmp(first->data, second->data, first->size) == 0);
 }
 
 static void round_trip(lua_State *L, fl_slice text)
@@ -51,11 +29,11 @@ static void round_trip(lua_State *L, fl_slice text)
     fl_buffer_init(&first);
     fl_buffer_init(&second);
     bool accepted = fl_json_decode(L, text, DEPTH, NODES) == 0;
-    check(lua_gettop(L) == 1);
+    demand(lua_gettop(L) == 1);
     if (accepted) {
-        check(fl_utf8_valid(text)); /* RFC 8259 section 8.1 */
+        demand(fl_utf8_valid(text)); /* RFC 8259 section 8.1 */
         encode(L, &first);
-        check(fl_json_decode(L, fl_slice_of(first.data, first.size), DEPTH, NODES) == 0);
+        demand(fl_json_decode(L, fl_slice_of(first.data, first.size), DEPTH, NODES) == 0);
         encode(L, &second);
         compare(&first, &second);
     }
@@ -67,9 +45,8 @@ static void round_trip(lua_State *L, fl_slice text)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static lua_State *L;
-    static unsigned runs;
-    if (!L) L = state_new();
+    if (!L) L = fuzz_lua_new();
     round_trip(L, fl_slice_of((const char *)data, size));
-    if (++runs % COLLECT_EVERY == 0) lua_gc(L, LUA_GCCOLLECT, 0);
+    fuzz_lua_collect(L);
     return 0;
 }

@@ -1,14 +1,10 @@
 /* Any bytes are read as what a server sends: message after message, and each as all that it may
  * be. What is taken for a value reads as one, to its end. */
-#include <stdint.h>
-#include <stdlib.h>
-
 #include "drivers/postgres/columns.h"
 #include "drivers/postgres/known.h"
 #include "drivers/postgres/wire.h"
+#include "fuzz.h"
 #include "values.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const uint32_t types[] = {FL_PG_BOOL,
                                  FL_PG_INT2,
@@ -31,16 +27,11 @@ static const uint32_t types[] = {FL_PG_BOOL,
                                  1231,
                                  3807};
 
-static void check(bool promise)
-{
-    if (!promise) abort();
-}
-
 static void read_back(const char **at, const char *end, int depth)
 {
-    check(*at < end && depth < 8);
+    demand(*at < end && depth < 8);
     fl_value value = fl_values_read(at);
-    check(*at <= end);
+    demand(*at <= end);
     if (value.tag != FL_VALUE_LIST) return;
     for (uint32_t i = 0; i < value.count; i++) read_back(at, end, depth + 1);
 }
@@ -52,7 +43,7 @@ static void read_column(fl_slice bytes, uint32_t type)
     if (fl_pg_column_read(&out, type, bytes) == 0 && !out.failed) {
         const char *at = out.data;
         read_back(&at, out.data + out.size, 0);
-        check(at == out.data + out.size);
+        demand(at == out.data + out.size);
     }
     fl_buffer_close(&out);
 }
@@ -81,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fl_pg_message message;
     while (fl_pg_message_read(&message, rest) > 0) {
         fl_pg_error error;
-        check(message.size > 0 && message.size <= rest.size);
+        demand(message.size > 0 && message.size <= rest.size);
         (void)fl_pg_error_read(&error, message.body);
         (void)fl_pg_affected(message.body);
         read_row(message.body);

@@ -1,14 +1,8 @@
 /* Input: a list of trusted peers, a line feed, the X-Forwarded-For, -Proto and -Host fields' value.
  * What is taken of it must be a trusted proxy's word, and lie in the field. */
-#include <stdlib.h>
-
 #include "bare_web.h"
+#include "fuzz.h"
 #include "proxy.h"
-
-static void demand(bool condition)
-{
-    if (!condition) abort();
-}
 
 static bool is_address(fl_slice text, int *family, uint8_t bytes[16])
 {
@@ -45,8 +39,6 @@ static void give_field(fl_request *request, fl_buffer *head, const char *name, f
     header->value_size = (uint16_t)value.size;
     fl_buffer_slice(head, value);
 }
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

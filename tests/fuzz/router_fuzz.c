@@ -1,7 +1,7 @@
 /* Input: one byte choosing the method, then the path. Aborts when a result breaks its contract. */
 #include <math.h>
-#include <stdlib.h>
 
+#include "fuzz.h"
 #include "router.h"
 #include "utf8.h"
 
@@ -33,11 +33,6 @@ static const char *methods[] = {"GET",     "HEAD",  "POST",    "PUT", "PATCH", "
                                 "CONNECT", "TRACE", "OPTIONS", "",    "BREW"};
 
 enum { PATTERNS = sizeof(patterns) / sizeof(patterns[0]), METHODS = 9, ALL_METHODS = 11 };
-
-static void demand(bool condition)
-{
-    if (!condition) abort();
-}
 
 /* Patterns take the methods in turn, the first of each pair GET. */
 static fl_router *build(void)
@@ -106,8 +101,6 @@ static void check(const fl_router *router, fl_slice method, fl_slice path)
     if (result == FL_ROUTE_REDIRECT) check_location(router, method, &match);
     fl_buffer_close(&scratch);
 }
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -1,19 +1,11 @@
 /* Input: a byte for the dialect, one for the lists' lengths, then a statement. What is written is
  * compared with the input byte by byte, by rules that know nothing of strings and comments; read
  * again, it has as many parameters as values were given. */
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <uv.h>
 
+#include "fuzz.h"
 #include "sql.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void demand(bool condition)
-{
-    if (!condition) abort();
-}
 
 static size_t run_of(fl_slice text, size_t at)
 {

@@ -3,6 +3,7 @@
 
 local databases = require "support.databases"
 local evacuation = require "support.evacuation"
+local in_app = require "support.in_app"
 local service = require "support.databases.service"
 local support = require "support"
 
@@ -18,16 +19,8 @@ local app = fl.app { title = "postgres" }
 local db = fl.db(assert(os.getenv "TEST_DATABASE_URL"))
 local kept = {}
 
-local function problem_of(fn, ...)
-  local ok, err = pcall(fn, ...)
-  if ok then return nil end
-  if type(err) ~= "table" then return { message = tostring(err) } end
-  local copy = { text = tostring(err) }
-  for key, value in pairs(err) do copy[key] = value end
-  return copy
-end
-
-local clock = require "test_clock"
+local testing = require "testing"
+local clock, problem_of = testing.now, testing.problem_of
 local function run(req)
   local names = "local db, fl, await, gather, spawn, problem_of, kept, clock = ... "
   local chunk = assert(load(names .. (req.query.code or req:text()), "=test", "t"))
@@ -55,19 +48,9 @@ end)
 return app
 ]==]
 
-local clock = [[
-local ffi = require "ffi"
-ffi.cdef "typedef struct { long s, ns; } fl_test_time; int clock_gettime(int, fl_test_time *);"
-local time = ffi.new "fl_test_time"
-return function()
-  ffi.C.clock_gettime(1, time)
-  return tonumber(time.s) + tonumber(time.ns) / 1e9
-end
-]]
-
 local function serve(url, options)
   options = options or {}
-  options.app = options.app or { ["app.lua"] = app, ["test_clock.lua"] = clock }
+  options.app = options.app or in_app.files(app)
   options.env = { TEST_DATABASE_URL = url, SPIN_SECONDS = tostring(2 * slowdown),
     TSAN_OPTIONS = "report_thread_leaks=0" }
   options.flags = options.flags or { "--threads", "1" }
@@ -839,8 +822,7 @@ describe_postgres("postgres: an evacuation", {}, function(get_database, start, r
   end)
 
   it("takes the queries of other apps along", function()
-    local server = serve_impatient { ["main/app.lua"] = app, ["main/test_clock.lua"] = clock,
-      ["other/app.lua"] = app, ["other/test_clock.lua"] = clock }
+    local server = serve_impatient(in_app.files(app, "main/", in_app.files(app, "other/")))
     local other = begin(server, "/other/get", [[
       await(db:value "select 1")
       await(db:transaction(function(tx)

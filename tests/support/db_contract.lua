@@ -5,6 +5,7 @@
 -- The app under test runs Lua that the test posts: `run [[return await(db:one("select 1 as a"))]]`.
 
 local busted = require "busted"
+local in_app = require "support.in_app"
 local support = require "support"
 
 local describe, it, assert = busted.describe, busted.it, require "luassert"
@@ -14,16 +15,7 @@ local fl = require "fasterlua"
 local await, gather, spawn = fl.await, fl.gather, fl.spawn
 local app = fl.app { title = "databases" }
 local url = assert(os.getenv "TEST_DATABASE_URL")
-local db = fl.db(url)
-
-local function problem_of(fn, ...)
-  local ok, err = pcall(fn, ...)
-  if ok then return nil end
-  if type(err) ~= "table" then return { message = tostring(err) } end
-  local copy = { text = tostring(err) }
-  for key, value in pairs(err) do copy[key] = value end
-  return copy
-end
+local db, problem_of = fl.db(url), require("testing").problem_of
 
 local chunks = {}
 local function compile(text)
@@ -76,16 +68,6 @@ end)
 return app
 ]==]
 
-local clock = [[
-local ffi = require "ffi"
-ffi.cdef "typedef struct { long s, ns; } fl_test_time; int clock_gettime(int, fl_test_time *);"
-return function()
-  local time = ffi.new "fl_test_time"
-  ffi.C.clock_gettime(1, time)
-  return tonumber(time.s) + tonumber(time.ns) / 1e9
-end
-]]
-
 ---@class support.db_contract
 ---@field url fun(): string
 ---@field id string type of an integer primary key that counts by itself
@@ -109,7 +91,7 @@ local function db_contract(title, d, define)
     for name, value in pairs(d.env or {}) do
       env[name] = value
     end
-    return { app = { ["app.lua"] = app, ["test_clock.lua"] = clock }, env = env,
+    return { app = in_app.files(app), env = env,
       flags = { "--threads", "1" } }
   end, function(get_server)
     local function run(code, ...)
@@ -495,7 +477,7 @@ local function db_contract(title, d, define)
       if d.parallel ~= false then
         it("is shared by queries that wait at once", function()
           local took = run([[
-            local now, best = require "test_clock", math.huge
+            local now, best = require("testing").now, math.huge
             for _ = 1, 5 do
               local from = now()
               await(gather(db:value %q, db:value %q, db:value %q))
@@ -508,7 +490,7 @@ local function db_contract(title, d, define)
       end
       it("of a query ends with its time-out, and the next one is answered", function()
         local result = run([[
-          local now = require "test_clock"
+          local now = require("testing").now
           local from = now()
           local problem = problem_of(function()
             await(db:with { timeout = 0.2 }:value %q)

@@ -9,6 +9,7 @@ local busted = require "busted"
 local databases = require "support.databases"
 local db_quota = require "support.db_quota"
 local evacuation = require "support.evacuation"
+local in_app = require "support.in_app"
 local load = require "support.load"
 local support = require "support"
 
@@ -43,20 +44,11 @@ local await, gather, spawn = fl.await, fl.gather, fl.spawn
 local app = fl.app { title = "faults" }
 local url, proxy_url = os.getenv "TEST_DATABASE_URL", os.getenv "TEST_PROXY_URL"
 local sleep_60, short_sleep = os.getenv "TEST_SLEEP_60", os.getenv "TEST_SHORT_SLEEP"
-local series = os.getenv "TEST_SERIES"
-local db, codes = fl.db(url), fl.shared "codes"
+local db, codes, testing = fl.db(url), fl.shared "codes", require "testing"
 
 local box = setmetatable({ fl = fl, await = await, gather = gather, spawn = spawn, db = db,
-  url = url, proxy_url = proxy_url, now = require "test_clock", codes = codes }, { __index = _G })
-
-function box.problem_of(fn, ...)
-  local ok, err = pcall(fn, ...)
-  if ok then return nil end
-  if type(err) ~= "table" then return { message = tostring(err) } end
-  local copy = { text = tostring(err) }
-  for key, value in pairs(err) do copy[key] = value end
-  return copy
-end
+  url = url, proxy_url = proxy_url, now = testing.now,
+  problem_of = testing.problem_of, codes = codes }, { __index = _G })
 
 local function open_all(handle, count)
   local list = {}
@@ -121,39 +113,14 @@ end)
 app:get("/sleep", { timeout = 90 }, function()
   return await(db:with { timeout = 80 }:value(sleep_60))
 end)
-app:get("/rows", { timeout = 60 }, function(req)
-  local select = series:format(req.query.count)
-  return fl.stream(function(write)
-    local count, sum, list = 0, 0, {}
-    for row in db:each(select) do
-      count, sum = count + 1, sum + row.n
-      list[#list + 1] = row.n
-      if #list == 500 then
-        write(table.concat(list, " "))
-        list = {}
-      end
-    end
-    write((" count=%d sum=%d."):format(count, sum))
-  end)
-end)
 return app
 ]==]
 
-local clock = [[
-local ffi = require "ffi"
-ffi.cdef "typedef struct { long s, ns; } fl_test_time; int clock_gettime(int, fl_test_time *);"
-return function()
-  local time = ffi.new "fl_test_time"
-  ffi.C.clock_gettime(1, time)
-  return tonumber(time.s) + tonumber(time.ns) / 1e9
-end
-]]
-
 local function options_of(d, url, proxy_url, settings, warm)
-  return { app = { ["app.lua"] = app, ["test_clock.lua"] = clock }, settings = settings,
+  return { app = in_app.files(app), settings = settings,
     env = { TEST_DATABASE_URL = url, TEST_PROXY_URL = proxy_url or false,
       TEST_SLEEP_60 = d.sleep(60000), TEST_SHORT_SLEEP = d.sleep(20),
-      TEST_SERIES = d.series("%d"), TEST_WARM = warm or false } }
+      TEST_WARM = warm or false } }
 end
 
 local function run_on(server, code, ...)
@@ -453,40 +420,6 @@ local function describe_common(d, c)
         assert.equal("too_large", problem.code, problem.message)
         assert.equal(8, run 'return await(tiny:value "select 8")')
       end
-    end)
-
-    it("results go by in constant memory, and slow nobody down", function()
-      local server = get_server()
-      local function pass(count)
-        local client, tail, most = server:connect(), "", 0
-        client:send(("GET /rows?count=%d HTTP/1.1\r\nHost: a\r\n\r\n"):format(count))
-        repeat
-          local bytes, reason = client:receive(nil, 20 * slowdown)
-          assert.is_truthy(bytes, reason)
-          tail = (tail .. bytes):sub(-200)
-          most = math.max(most, server:rss())
-        until tail:find "sum=%d+%."
-        assert.equal(count, tonumber(tail:match "count=(%d+)"))
-        assert.equal(count * (count + 1) / 2, tonumber(tail:match "sum=(%d+)"))
-        client:close()
-        return most
-      end
-      pass(20000)
-      local calm = load.start(server, { path = "/ping", clients = 4, pause = 0.002 })
-      sleep(0.4)
-      calm = load.percentile(calm:stop(), 0.99)
-      local before, most, p99 = server:rss(), 0, nil
-      for _ = 1, 3 do -- others may want the machine, too
-        local began = now()
-        local pings = load.start(server, { path = "/ping", clients = 4, pause = 0.002 })
-        most = math.max(most, pass(1000000))
-        p99 = load.percentile(pings:stop(), 0.99)
-        report("%s: a million rows in %.1f s, %.1f MB more, p99 %.1f ms instead of %.1f",
-          d.server, now() - began, (most - before) / 1e6, p99 * 1000, calm * 1000)
-        if p99 < 2 * calm + 0.02 * slowdown then break end
-      end
-      assert.is_true(most - before < 20e6 * slowdown, most - before)
-      assert.is_true(p99 < 2 * calm + 0.02 * slowdown, p99)
     end)
   end)
 

@@ -8,6 +8,7 @@
 --       end)
 --     end)
 
+local block = require "support.block"
 local busted = require "busted"
 local connection = require "support.connection"
 local databases = require "support.databases"
@@ -83,34 +84,24 @@ end
 ---@param options support.options|support.checks|fun(): table
 ---@param define fun(get_server: fun(): support.server)
 function M.describe_server(title, options, define)
-  local server, before
-  busted.describe(title, function()
-    busted.strict_setup(function()
-      options = type(options) == "function" and options() or options
-      server = Server.start(options)
-      if options.warm_up then
-        options.warm_up(server)
-      end
-      if options.leaks ~= false then
-        server:metrics()
-        before = leak.snapshot(server)
-      end
-    end)
-    busted.after_each(function()
-      if before then
-        leak.check(server, before)
-      else
-        server:close_clients()
-      end
-    end)
-    busted.strict_teardown(function()
-      if server then
-        server:stop()
-      end
-    end)
-    define(function()
-      return server
-    end)
+  local before
+  block(title, function()
+    options = type(options) == "function" and options() or options
+    local server = Server.start(options)
+    if options.warm_up then
+      options.warm_up(server)
+    end
+    if options.leaks ~= false then
+      server:metrics()
+      before = leak.snapshot(server)
+    end
+    return server
+  end, define, function(server)
+    if before then
+      leak.check(server, before)
+    else
+      server:close_clients()
+    end
   end)
 end
 

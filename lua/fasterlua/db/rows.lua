@@ -11,7 +11,8 @@ local task = require "fasterlua.core.task"
 
 local await, from_op, shield, sleep = future.await, future.from_op, future.shield, future.sleep
 
-local PIECE = 500 -- rows at a time
+-- What a loop gets at a time, and one turn of the thread's loop handles: well below 1 ms.
+local FIRST_ROWS, MOST_ROWS, BYTES = 100, 500, 65536
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2 -- seconds between attempts to listen again
 
 local rows = {}
@@ -84,24 +85,36 @@ local function begin(self)
       return nil
     end
   end
-  local op = self._start(self._session, self._timeout, PIECE, self._sql, unpack(self._arguments, 1,
-    self._arguments.n))
+  local op = self._start(self._session, self._timeout, self._rows, self._sql,
+    unpack(self._arguments, 1, self._arguments.n))
   self._is_begun = true
   return op
+end
+
+-- How many rows have BYTES, if they are like those.
+local function count_of(rows_there, bytes)
+  local count = math.floor(BYTES * rows_there / math.max(bytes, 1))
+  return math.max(1, math.min(count, MOST_ROWS))
 end
 
 local function fetch(self)
   local op
   if self._is_begun then
-    op = core.more(self._session, self._timeout, PIECE)
+    op = core.more(self._session, self._timeout, self._rows)
   else
     op = begin(self)
   end
   if op and task.op_done(op) then
     await(sleep(0)) -- what comes faster than it is taken lets others have their turn
   end
-  local piece = op and await(from_op(op)) or false
-  self._piece, self._at = not self._is_over and piece, 0
+  local piece, bytes
+  if op then
+    piece, bytes = await(from_op(op))
+  end
+  self._piece, self._at = not self._is_over and piece or false, 0
+  if piece then
+    self._rows = count_of(#piece, bytes)
+  end
 end
 
 -- Who closes it ends the loop. Otherwise the error of its statement matters more than one of its
@@ -147,7 +160,7 @@ end
 local function new(place, session, start, timeout, sql, ...)
   return setmetatable({ _place = place, _session = session, _transaction = false, _start = start,
     _timeout = timeout, _sql = sql, _arguments = { n = select("#", ...), ... }, _piece = false,
-    _at = 0, _is_over = false, _is_begun = false, _is_fetching = false }, Rows)
+    _at = 0, _rows = FIRST_ROWS, _is_over = false, _is_begun = false, _is_fetching = false }, Rows)
 end
 
 --- Rows of a statement that has a session of its own meanwhile.

@@ -23,6 +23,7 @@
 -- see service.lua and its own file. When the test dies, its servers are killed and their folders
 -- go.
 
+local block = require "support.block"
 local busted = require "busted"
 local mariadb = require "support.databases.mariadb"
 local postgres = require "support.databases.postgres"
@@ -118,20 +119,9 @@ function M.describe(title, name, options, define)
     busted.pending(title .. ": " .. reason)
     return
   end
-  local server
-  busted.describe(title, function()
-    busted.strict_setup(function()
-      server = M[name](options)
-    end)
-    busted.strict_teardown(function()
-      if server then
-        server:stop()
-      end
-    end)
-    define(function()
-      return server
-    end)
-  end)
+  block(title, function()
+    return M[name](options)
+  end, define)
 end
 
 ---Those that have been started and not stopped.
