@@ -58,7 +58,7 @@ static void ask(fl_pg_connection *self)
 static void ring(fl_deadline *deadline)
 {
     fl_pg_connection *self = connection_of(deadline);
-    if (fl_db_now(&self->pg->db) - self->cancelling.since >= PATIENCE) {
+    if (uv_hrtime() - self->cancelling.since >= PATIENCE) {
         fl_pg_connection_lost(self, "it did not cancel what it was asked to", false);
         return;
     }
@@ -69,7 +69,7 @@ static void ring(fl_deadline *deadline)
 /* One that is still under way for the item before may hit this one, too. */
 static void begin(fl_pg_connection *self)
 {
-    self->cancelling.since = fl_db_now(&self->pg->db);
+    self->cancelling.since = uv_hrtime();
     self->cancelling.pause = FIRST_PAUSE;
     if (self->cancelling.asking == 0) ask(self);
     wait(self);
