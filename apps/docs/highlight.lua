@@ -1,4 +1,4 @@
--- Colours for the guide's blocks of code: comments, texts and keywords of Lua, the commands of a shell.
+-- Colours for the guide's blocks of code: comments, texts and keywords of Lua, commands of a shell.
 --
 --     highlight("lua", "return 1 -- one")
 --     -- <span class="k">return</span> 1 <span class="c">-- one</span>

@@ -277,8 +277,8 @@ local function draw_legend(out)
   end
   out[#out + 1] = ('<text class="about" id="found" x="%d" y="64" text-anchor="end"></text>\n')
     :format(WIDTH - MARGIN - 60)
-  out[#out + 1] = ('<text class="about action" id="search" x="%d" y="64" text-anchor="end"></text>\n')
-    :format(WIDTH - MARGIN)
+  out[#out + 1] = ('<text class="about action" id="search" x="%d" y="64" text-anchor="end">'
+    .. "</text>\n"):format(WIDTH - MARGIN)
 end
 
 --- Draws folded stacks. Equal stacks give equal pictures.

@@ -284,8 +284,8 @@ return app
         .. "use app:on_start"):format(what))
     end
     make_app("wiki", "require('fasterlua').db('sqlite:x.db'):all 'select 1'")
-    contains(select(3, run { "check" }), "wiki: at the top level of a file a database can be opened, "
-      .. "but not used: use app:on_start")
+    contains(select(3, run { "check" }), "wiki: at the top level of a file a database can be "
+      .. "opened, but not used: use app:on_start")
   end)
 
   it("name a route that there is twice", function()

@@ -2,7 +2,9 @@ describe("a profile", function()
   local profile, answer
 
   before_each(function()
-    package.loaded["fasterlua.core.admin_client"] = { request = function() return unpack(answer) end }
+    package.loaded["fasterlua.core.admin_client"] = {
+      request = function() return unpack(answer) end,
+    }
     package.loaded["fasterlua.profile"] = nil
     profile = require "fasterlua.profile"
   end)
