@@ -272,6 +272,29 @@ TEST(one_that_becomes_idle_later_is_owed)
     close_scene(&scene);
 }
 
+TEST(what_is_on_its_way_is_owed_no_more_and_nobody_else_is_asked)
+{
+    fl_scene scene;
+    open_scene(&scene, 2);
+    fl_handle *a = &scene.handles[0], *b = &scene.handles[1], *c = &scene.handles[2];
+    query(a);
+    query(b);
+    query(c);
+    become_idle(a);
+    fl_quota_part(a->member);
+    CHECK(!fl_quota_owes(a->member));
+    a->has--;
+    tell(a);
+    become_idle(b);
+    CHECK(!fl_quota_owes(b->member) && counts_are(&scene, 2, 1));
+    fl_quota_give(a->member);
+    turn(&scene);
+    CHECK(c->has == 1 && b->has == 1 && counts_are(&scene, 2, 0));
+    query(a); /* what was paid is not owed again */
+    CHECK(fl_quota_owes(b->member));
+    close_scene(&scene);
+}
+
 TEST(its_own_idle_one_is_not_asked_for)
 {
     fl_scene scene;
