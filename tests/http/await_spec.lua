@@ -58,6 +58,34 @@ app:get("/gather-error", function()
   local _, reason = pcall(await, others)
   return { ok = ok, err = tostring(err), other = tostring(reason) }
 end)
+local db = fl.db "sqlite::memory:"
+local function value(sql) return db:value(sql) end
+local function end_of(f) return tostring(select(2, pcall(await, f))) end
+app:get("/gather-ops", function()
+  local a, b, c, d, e = await(gather(after(0.03, "task"), value "select 'query'", fl.sleep(0.01),
+    "plain", value "select null"))
+  return { values = { a, b, c == nil, d, e == nil }, list = await(gather {
+    value "select 1", value "select 2", value "select 3", value "select 4" }) }
+end)
+app:get("/gather-ops-error", function()
+  local slow, task = fl.sleep(5), after(5)
+  local ok, err = pcall(await, gather(slow, value "select nonsense", task))
+  return { ok = ok, kind = err.kind, slow = end_of(slow), task = end_of(task) }
+end)
+app:get("/gather-ops-cancel", function()
+  local a, b, shared = fl.sleep(5), fl.sleep(5), fl.sleep(0.01)
+  local other = spawn(function() await(shared) return "others want it" end)
+  await(fl.sleep(0))
+  local all = gather(a, b, shared)
+  await(fl.sleep(0))
+  local did = all:cancel()
+  return { did = did, all = end_of(all), a = end_of(a), b = end_of(b), other = await(other) }
+end)
+app:get("/race-ops", function()
+  local slow = fl.sleep(5)
+  local first = await(fl.race(slow, value "select 'quick'"))
+  return { first = first, slow = end_of(slow) }
+end)
 app:get("/race", function()
   local slow = after(5, "slow")
   local first = await(fl.race(slow, after(0.01, "quick")))
@@ -357,6 +385,22 @@ support.describe_server("await", { app = app, settings = one_thread }, function(
       assert.equal("[]", get_server():get("/gather-empty").body)
     end)
 
+    it("takes operations, tasks and values beside each other", function()
+      local seen = json "/gather-ops"
+      assert.same({ "task", "query", true, "plain", true }, seen.values)
+      assert.same({ 1, 2, 3, 4 }, seen.list)
+    end)
+
+    it("raises the first error of an operation and cancels the rest, of either kind", function()
+      assert.same({ ok = false, kind = "db", slow = "cancelled", task = "cancelled" },
+        json "/gather-ops-error")
+    end)
+
+    it("cancels its operations when it is cancelled, but for what others wait for", function()
+      assert.same({ did = true, all = "cancelled", a = "cancelled", b = "cancelled",
+        other = "others want it" }, json "/gather-ops-cancel")
+    end)
+
     it("raises the first error and cancels the rest", function()
       local seen = json "/gather-error"
       assert.equal("first", seen.err)
@@ -366,6 +410,7 @@ support.describe_server("await", { app = app, settings = one_thread }, function(
 
   it("race takes the first and cancels the others", function()
     assert.same({ first = "quick", slow = true }, json "/race")
+    assert.same({ first = "quick", slow = "cancelled" }, json "/race-ops")
   end)
 
   it("all_settled tells how each ended", function()
