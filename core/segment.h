@@ -19,7 +19,7 @@
 
 #include "slice.h"
 
-#define FL_SEGMENT_VERSION 1u   /* of the layout of all that lies in it: raise it with any change */
+#define FL_SEGMENT_VERSION 2u   /* of the layout of all that lies in it: raise it with any change */
 #define FL_SEGMENT_NAME_MOST 80 /* bytes of a region's name */
 #define FL_SEGMENT_REGIONS 256
 

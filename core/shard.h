@@ -40,7 +40,8 @@ typedef struct fl_entry {  /* the beginning of its first block */
     double number;         /* for the owner, as is `kind` */
     uint32_t hash;
     uint32_t size; /* of the value, which follows the key */
-    uint8_t key_size, space, kind, unused[5];
+    uint8_t key_size, space, kind, unused;
+    uint32_t holder; /* for the owner, too: the process that has a lease */
 } fl_entry;
 
 typedef struct fl_shard {

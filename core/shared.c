@@ -1,9 +1,12 @@
 #include "shared.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/random.h>
+#include <unistd.h>
 #include <uv.h>
 
 #define SHARD_BYTES ((size_t)1 << 20) /* a dictionary has as many shards as it has of these, */
@@ -482,12 +485,20 @@ void fl_shared_get_stats(fl_shared *shared, fl_shared_stats *stats)
 
 /* leases */
 
+/* A number that another process has got since counts as alive: then the ttl ends the lease. */
+static bool is_dead(uint32_t process)
+{
+    return process && kill((pid_t)process, 0) != 0 && errno == ESRCH;
+}
+
 static int take_lease(operation *op, uint64_t ttl, double *token)
 {
-    if (op->entry) return UV_EEXIST;
+    if (op->entry && !is_dead(op->entry->holder)) return UV_EEXIST;
+    if (op->entry) fl_shard_remove(op->shard, op->entry);
     if (!make(op, FL_SHARED_NUMBER, 0, ttl)) return UV_ENOSPC;
     *token = (double)++op->shard->tokens;
     set_number(op, *token);
+    op->entry->holder = (uint32_t)getpid();
     return 0;
 }
 

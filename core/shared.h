@@ -11,8 +11,9 @@
  * were used longest ago go. When a process dies in the middle of a change (well under a
  * microsecond), the shard at hand is emptied by the next one that comes, values and leases.
  *
- * Leases are apart from the values: they have names of their own, are never evicted and always end.
- * Each has a fencing token, larger than any that its name had before.
+ * Leases are apart from the values: they have names of their own, are never evicted and always end:
+ * those of a process that has died, when somebody asks for them. Each has a fencing token, larger
+ * than any that its name had before.
  *
  * Times are ns from now; FL_SHARD_FOREVER is no end. */
 #ifndef FL_SHARED_H

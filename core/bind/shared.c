@@ -8,12 +8,14 @@
 #include <uv.h>
 
 #include "../shared.h"
+#include "loan.h"
 #include "lua_buffer.h"
 #include "pack.h"
 #include "server.h"
 #include "thread.h"
 
 #define METATABLE "fasterlua.shared"
+#define LEASE_METATABLE "fasterlua.core.lease"
 #define OWN_SEGMENT                                                                                \
     "fasterlua.core.shared.segment" /* in the registry of a state without a server */
 #define OWN_BYTES                                                                                  \
@@ -413,69 +415,101 @@ static int shared_stats(lua_State *L)
 
 /* leases */
 
-typedef struct lease { /* the arguments: dictionary, space, key, ttl or token */
-    fl_shared *dictionary;
-    fl_space space;
-    fl_slice key;
-} lease;
+static fl_claim *claim_of(lua_State *L)
+{
+    const fl_state *state = fl_state_of(L);
+    return state ? &state->thread->claim : NULL;
+}
 
-static lease lease_at_1(lua_State *L)
+/* __gc of a lease   [-0, +0, -]; owning */
+static int free_loan(lua_State *L)
+{
+    fl_loan *loan = *(fl_loan **)lua_touserdata(L, 1);
+    fl_claim *claim = claim_of(L);
+    if (!loan) return 0;
+    if (claim) fl_claim_take(claim);
+    fl_loan_free(loan);
+    if (claim) fl_claim_give(claim);
+    return 0;
+}
+
+/* A userdatum for a lease, none yet.   [-0, +1, m] */
+static fl_loan **new_loan(lua_State *L)
+{
+    fl_loan **loan = lua_newuserdata(L, sizeof(fl_loan *));
+    *loan = NULL;
+    luaL_getmetatable(L, LEASE_METATABLE);
+    lua_setmetatable(L, -2);
+    return loan;
+}
+
+static int take(lua_State *L, fl_loan **loan, fl_shared *self, fl_space space, fl_slice key,
+                uint64_t ttl)
+{
+    const fl_state *state = fl_state_of(L);
+    fl_claim *claim = claim_of(L);
+    if (claim) fl_claim_take(claim);
+    int error = fl_loan_take(loan, state ? state->address : NULL, self, space, key, ttl);
+    if (claim) fl_claim_give(claim);
+    return error;
+}
+
+/* take(dictionary, space, key, ttl) -> token, lease | nil   [-0, +2, e]; owning */
+static int lease_take(lua_State *L)
 {
     static const char *const spaces[] = {"lock", "flight", NULL};
     fl_shared *self = self_at_1(L);
     bool is_lock = luaL_checkoption(L, 2, NULL, spaces) == 0;
-    return (lease){self, is_lock ? FL_SPACE_LOCKS : FL_SPACE_FLIGHTS, key_at(L, 3, self)};
+    fl_slice key = key_at(L, 3, self);
+    uint64_t ttl = ttl_at(L, 4, self, true);
+    fl_loan **loan = new_loan(L);
+    int error = take(L, loan, self, is_lock ? FL_SPACE_LOCKS : FL_SPACE_FLIGHTS, key, ttl);
+    tell_emptied(L, self);
+    if (error == UV_ENOSPC)
+        return fail(L, self, key, "there are too many locks; open it with more bytes");
+    if (error == UV_ENOMEM) return luaL_error(L, "not enough memory");
+    if (error) return 0;
+    lua_pushnumber(L, fl_loan_token(*loan));
+    lua_insert(L, -2);
+    return 2;
 }
 
-/* take(dictionary, space, key, ttl) -> token | nil   [-0, +1, e] */
-static int lease_take(lua_State *L)
+static fl_loan *loan_at_1(lua_State *L)
 {
-    lease self = lease_at_1(L);
-    double token;
-    uint64_t ttl = ttl_at(L, 4, self.dictionary, true);
-    int error = fl_shared_lease_take(self.dictionary, self.space, self.key, ttl, &token);
-    tell_emptied(L, self.dictionary);
-    if (error == UV_ENOSPC)
-        return fail(L, self.dictionary, self.key,
-                    "there are too many locks; open it with more "
-                    "bytes");
-    if (error)
-        lua_pushnil(L);
-    else
-        lua_pushnumber(L, token);
+    return *(fl_loan **)luaL_checkudata(L, 1, LEASE_METATABLE);
+}
+
+static int push_result(lua_State *L, fl_loan *loan, bool result)
+{
+    tell_emptied(L, fl_loan_dictionary(loan));
+    lua_pushboolean(L, result);
     return 1;
 }
 
-/* extend(dictionary, space, key, token, ttl) -> boolean   [-0, +1, e] */
+/* extend(lease, ttl) -> boolean   [-0, +1, e] */
 static int lease_extend(lua_State *L)
 {
-    lease self = lease_at_1(L);
-    double token = luaL_checknumber(L, 4);
-    uint64_t ttl = ttl_at(L, 5, self.dictionary, true);
-    lua_pushboolean(L,
-                    fl_shared_lease_extend(self.dictionary, self.space, self.key, token, ttl) == 0);
-    tell_emptied(L, self.dictionary);
-    return 1;
+    fl_loan *loan = loan_at_1(L);
+    uint64_t ttl = ttl_at(L, 2, fl_loan_dictionary(loan), true);
+    return push_result(L, loan, fl_loan_extend(loan, ttl));
 }
 
-/* give(dictionary, space, key, token) -> boolean   [-0, +1, e] */
+/* give(lease) -> boolean   [-0, +1, e]; owning */
 static int lease_give(lua_State *L)
 {
-    lease self = lease_at_1(L);
-    double token = luaL_checknumber(L, 4);
-    lua_pushboolean(L, fl_shared_lease_give(self.dictionary, self.space, self.key, token) == 0);
-    tell_emptied(L, self.dictionary);
-    return 1;
+    fl_loan *loan = loan_at_1(L);
+    fl_claim *claim = claim_of(L);
+    if (claim) fl_claim_take(claim);
+    bool given = fl_loan_give(loan);
+    if (claim) fl_claim_give(claim);
+    return push_result(L, loan, given);
 }
 
-/* check(dictionary, space, key, token) -> boolean   [-0, +1, e] */
+/* check(lease) -> boolean   [-0, +1, e] */
 static int lease_check(lua_State *L)
 {
-    lease self = lease_at_1(L);
-    double token = luaL_checknumber(L, 4);
-    lua_pushboolean(L, fl_shared_lease_check(self.dictionary, self.space, self.key, token) == 0);
-    tell_emptied(L, self.dictionary);
-    return 1;
+    fl_loan *loan = loan_at_1(L);
+    return push_result(L, loan, fl_loan_is_held(loan));
 }
 
 /* what schedules and leases must know */
@@ -558,10 +592,20 @@ static void push_functions(lua_State *L)
     fl_state_functions(L, plain);
 }
 
+/* [-0, +0, m] */
+static void add_lease_metatable(lua_State *L)
+{
+    luaL_newmetatable(L, LEASE_METATABLE);
+    lua_pushcfunction(L, free_loan);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+}
+
 int fl_shared_module(lua_State *L)
 {
     fl_lua_buffer_new(L);
     int buffer = lua_gettop(L);
+    add_lease_metatable(L);
     luaL_newmetatable(L, METATABLE);
     lua_pushvalue(L, buffer);
     push_methods(L);

@@ -3,22 +3,22 @@
 --     local lease = leases.take(dictionary, "lock", "import", 10) -- nil: somebody has it
 --     lease:release()
 --
--- A lease ends by itself after its ttl, so that one whose state or process is gone is not in the
--- way for ever. Those that are kept are extended in the background until they are released.
+-- A lease ends with its state, which may be given up or closed, and with its process; and by itself
+-- after its ttl, so that a holder that waits is not in the way for ever. One that nobody refers to
+-- any more ends by its ttl alone. Those that are kept are extended in the background until they are
+-- released.
 
 local core = require "fasterlua.core.shared"
 local future = require "fasterlua.future"
 
 local leases = {}
 
---- How long a kept lease outlives its state, and how often it is extended, in seconds.
+--- How long a kept lease lasts when it is not extended, and how often it is, in seconds.
 leases.TTL, leases.BEAT = 5, 1.5
 
 ---@class fasterlua.Lease
 ---@field token integer larger than that of any earlier lease of the same name
----@field private _dictionary userdata
----@field private _space "lock"|"flight"
----@field private _key string
+---@field private _held userdata
 local Lease = { __name = "fasterlua.lease" }
 Lease.__index = Lease
 
@@ -29,12 +29,8 @@ Lease.__index = Lease
 ---@param ttl number seconds
 ---@return fasterlua.Lease|nil
 function leases.take(dictionary, space, key, ttl)
-  local token = core.take(dictionary, space, key, ttl)
-  if not token then
-    return nil
-  end
-  local fields = { token = token, _dictionary = dictionary, _space = space, _key = key }
-  return setmetatable(fields, Lease)
+  local token, held = core.take(dictionary, space, key, ttl)
+  return token and setmetatable({ token = token, _held = held }, Lease)
 end
 
 --- Whether the value is a lease.
@@ -47,20 +43,20 @@ end
 --- Ends it. False when it had ended before.
 ---@return boolean
 function Lease:release()
-  return core.give(self._dictionary, self._space, self._key, self.token)
+  return core.give(self._held)
 end
 
 --- Makes it last so many seconds from now. False when it has ended, and maybe is another one's.
 ---@param ttl number seconds
 ---@return boolean
 function Lease:extend(ttl)
-  return core.extend(self._dictionary, self._space, self._key, self.token, ttl)
+  return core.extend(self._held, ttl)
 end
 
 --- Whether it has not ended.
 ---@return boolean
 function Lease:is_held()
-  return core.check(self._dictionary, self._space, self._key, self.token)
+  return core.check(self._held)
 end
 
 -- One task extends all leases of the state that are kept; it is there while there are any.

@@ -463,6 +463,28 @@ TEST(a_lease_ends_with_its_ttl_and_then_belongs_to_the_next)
     close_world(&w);
 }
 
+TEST(a_lease_ends_with_its_process)
+{
+    world w;
+    double token = 0;
+    fl_slice key = FL_SLICE("job");
+    CHECK(open_world(&w, 1 << 20));
+    pid_t child = fork();
+    if (child == 0)
+        _exit(fl_shared_lease_take(&w.shared, FL_SPACE_LOCKS, key, 60ull * SECOND, &token) ? 1 : 0);
+    int status = 1;
+    siginfo_t info;
+    CHECK_EQUAL_INT(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    CHECK_EQUAL_INT(fl_shared_lease_take(&w.shared, FL_SPACE_LOCKS, key, SECOND, &token),
+                    UV_EEXIST); /* not yet */
+    CHECK_EQUAL_INT(waitpid(child, &status, 0), child);
+    CHECK_EQUAL_INT(status, 0);
+    CHECK_EQUAL_INT(fl_shared_lease_take(&w.shared, FL_SPACE_LOCKS, key, SECOND, &token), 0);
+    CHECK(token == 2);
+    CHECK_EQUAL_INT((int)stats(&w).leases, 1);
+    close_world(&w);
+}
+
 TEST(leases_are_never_evicted_and_leave_room_for_values)
 {
     world w;

@@ -238,3 +238,32 @@ return app
     assert.matches('app.lua:3: cron "0 25 %* %* %*": hour "25": a number from 0 to 23', log)
   end)
 end)
+
+describe("a run whose state is given up", function()
+  it("is not in the way of the next one", function()
+    local server = support.start { app = [[
+local ffi = require "ffi"
+local fl = require "fasterlua"
+local app = fl.app {}
+local seen = fl.shared("seen")
+app:every(0.2, function()
+  seen:incr("runs")
+  fl.await(fl.sleep(60))
+end, { name = "long" })
+app:get("/runs", function() return tostring(seen:get "runs") end)
+app:get("/stuck", function() ffi.C.usleep(2000000) end)
+ffi.cdef "int usleep(unsigned microseconds);"
+return app
+]], settings = { threads = 1, exile = 0, drain = "1s",
+      blocked_handler = support.slowdown > 1 and "10ms" or "200ms" } }
+    support.eventually(function() return server:get("/runs").body == "1" end)
+    local stuck = server:connect()
+    stuck:send("GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
+    server:wait_log("evacuated web thread", 10)
+    local began = now()
+    support.eventually(function() return server:get("/runs").body == "2" end, 10)
+    assert.is_true(now() - began < 2.5 * support.slowdown)
+    stuck:close()
+    server:kill()
+  end)
+end)

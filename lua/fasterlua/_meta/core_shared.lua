@@ -28,36 +28,29 @@ function shared.peek(dictionary, key) end
 ---@return boolean
 function shared.raise(dictionary, key, number) end
 
---- Takes a lease; nil when somebody has it.
+--- Takes a lease, which ends with this state at the latest; nil when somebody has it. One that is
+--- garbage ends by its ttl.
 ---@param dictionary fasterlua.Shared
 ---@param space fasterlua.core.space
 ---@param key string
 ---@param ttl number
 ---@return number|nil token larger than any before
+---@return userdata|nil lease
 function shared.take(dictionary, space, key, ttl) end
 
---- False when it is no longer that token's; so do the next two.
----@param dictionary fasterlua.Shared
----@param space fasterlua.core.space
----@param key string
----@param token number
+--- False when it has ended, and maybe is another one's; so do the next two.
+---@param lease userdata
 ---@param ttl number from now
 ---@return boolean
-function shared.extend(dictionary, space, key, token, ttl) end
+function shared.extend(lease, ttl) end
 
----@param dictionary fasterlua.Shared
----@param space fasterlua.core.space
----@param key string
----@param token number
+---@param lease userdata
 ---@return boolean
-function shared.give(dictionary, space, key, token) end
+function shared.give(lease) end
 
----@param dictionary fasterlua.Shared
----@param space fasterlua.core.space
----@param key string
----@param token number
+---@param lease userdata
 ---@return boolean
-function shared.check(dictionary, space, key, token) end
+function shared.check(lease) end
 
 --- Seconds since the server was started, the same in all of its processes.
 ---@return number
