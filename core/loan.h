@@ -2,8 +2,8 @@
  * value, the run of a job by the clock. When the state is given up or closed, others may have the
  * lease at once; when it has ended by itself and is another one's, that one keeps it.
  *
- * Owner: who took it, who frees it. Its functions may be called on *any* thread, one at a time; that
- * it is released by another one meanwhile harms nobody. The segment stays mapped until all are
+ * Owner: who took it, who frees it. Its functions may be called on *any* thread, one at a time;
+ * that it is released by another one meanwhile harms nobody. The segment stays mapped until all are
  * freed. */
 #ifndef FL_LOAN_H
 #define FL_LOAN_H

@@ -8,9 +8,8 @@
 -- segment ("fasterlua.schedule"); who raises it first runs the job, as a task of its own. A job of
 -- which the previous run still goes on is left out, unless `overlap` is set: a run holds a lease,
 -- which its state extends. The numbers outlive processes, so a reload neither repeats nor omits a
--- time. A state that dies in the middle of a run loses that run; those after it, up to 5 seconds
--- later, are left out. A process that drains begins no run, and the runs that go on are cancelled
--- when its last request has ended.
+-- time. A state that dies in the middle of a run loses that run alone. A process that drains begins
+-- no run, and the runs that go on are cancelled when its last request has ended.
 
 local combine = require "fasterlua.combine"
 local core = require "fasterlua.core.shared"

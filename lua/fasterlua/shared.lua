@@ -168,7 +168,7 @@ end
 --- A future of the value. When it is not there, one caller among all states and processes runs
 --- `fn(...)`, and what it returns is set with this ttl; the others wait for it. When fn raises, its
 --- caller gets the error and one of those that wait runs fn in its turn; likewise when the caller's
---- request ends or its process dies, then after 5 seconds at most. nil is returned and not kept.
+--- request ends, its state is given up or its process dies. nil is returned and not kept.
 ---@param key string
 ---@param ttl? number seconds
 ---@param fn fun(...): any
@@ -232,7 +232,8 @@ end
 ---@field wait? number seconds after which the future is done with nil; for ever by default
 
 --- A future of a lease: nobody else among all states and processes has one of this key until it is
---- released, its ttl is over, or the request or job in which it was taken has ended.
+--- released, its ttl is over, the request or job in which it was taken has ended, or its state is
+--- given up.
 ---@param key string apart from the keys of values
 ---@param ttl number seconds
 ---@param options? fasterlua.LockOptions
