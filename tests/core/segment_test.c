@@ -134,7 +134,7 @@ TEST(what_another_layout_has_made_is_refused_and_says_what_to_do)
     uint32_t *head = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     head[1]++;
     CHECK_EQUAL_INT(fl_segment_map(&segment, fd, why, sizeof(why)), UV_EPROTO);
-    CHECK(strstr(why, "layout 2, this program needs layout 1: restart the server"));
+    CHECK(strstr(why, "layout 3, this program needs layout 2: restart the server"));
     head[0]++;
     CHECK_EQUAL_INT(fl_segment_map(&segment, fd, why, sizeof(why)), UV_EPROTO);
     CHECK(strstr(why, "something else"));
