@@ -7,7 +7,8 @@ local future = require "fasterlua.future"
 -- whatever the app does to them
 local getmetatable, pairs, pcall, rawget, tostring, type =
   getmetatable, pairs, pcall, rawget, tostring, type
-local concat, sort = table.concat, table.sort
+local concat, find, format, sort, sub =
+  table.concat, string.find, string.format, table.sort, string.sub
 
 local DETAILS = { "code", "detail", "hint", "constraint", "sql" } -- fields of errors of operations
 local FIELDS_MOST, TEXT_MOST = 12, 500 -- bytes
@@ -15,7 +16,7 @@ local FIELDS_MOST, TEXT_MOST = 12, 500 -- bytes
 local report = {}
 
 local function shorten(text)
-  return #text > TEXT_MOST and text:sub(1, TEXT_MOST) .. " …" or text
+  return #text > TEXT_MOST and sub(text, 1, TEXT_MOST) .. " …" or text
 end
 
 local function text_of(value)
@@ -24,14 +25,14 @@ local function text_of(value)
 end
 
 local function shown(value)
-  return type(value) == "string" and ("%q"):format(shorten(value)) or text_of(value)
+  return type(value) == "string" and format("%q", shorten(value)) or text_of(value)
 end
 
 -- A table that the app has raised: { item = "tea", kind = "out_of_stock" }
 local function fields_of(err)
   local fields = {}
   for name, value in pairs(err) do
-    fields[#fields + 1] = ("%s = %s"):format(text_of(name), shown(value))
+    fields[#fields + 1] = format("%s = %s", text_of(name), shown(value))
   end
   sort(fields)
   for index = FIELDS_MOST + 1, #fields do
@@ -46,7 +47,7 @@ local function details_of(err)
     local name = DETAILS[index]
     local value = rawget(err, name)
     if type(value) == "string" or type(value) == "number" then
-      lines[#lines + 1] = ("\n  %s: %s"):format(name, shorten(text_of(value)))
+      lines[#lines + 1] = format("\n  %s: %s", name, shorten(text_of(value)))
     end
   end
   return concat(lines)
@@ -74,7 +75,7 @@ end
 ---@return string
 function report.explain(err, traceback)
   traceback = future.traceback(err, traceback)
-  local is_empty = traceback:find("^stack traceback:%s*$") or traceback == ""
+  local is_empty = find(traceback, "^stack traceback:%s*$") or traceback == ""
   return is_empty and report.message(err) or report.message(err) .. "\n" .. traceback
 end
 
