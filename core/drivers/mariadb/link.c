@@ -10,7 +10,9 @@
 #include "step.h"
 #include "thread.h"
 
-#define DOOM 10000 /* ms that a stopped statement may go on */
+#define DOOM 10000      /* ms that a stopped statement may go on */
+#define FIRST_PAUSE 100 /* ms */
+#define LONGEST_PAUSE 1000
 
 /* queries */
 
@@ -108,6 +110,7 @@ static bool close_stream(fl_mariadb_link *self)
 static bool find_work(fl_mariadb_link *self)
 {
     if (self->victim.asked) return false; /* a statement would be hit in place of the other */
+    fl_deadline_stop(&self->again);
     fl_deadline_stop(&self->doom);
     if (self->is_cut) return fl_mariadb_give_up(self);
     if (is_stale_stream(self)) return close_stream(self);
@@ -119,7 +122,8 @@ static bool find_work(fl_mariadb_link *self)
     }
     if (self->was_killed) {
         self->was_killed = false;
-        if (!self->was_interrupted) return fl_mariadb_ask(self, FL_LINK_ABSORBING, "do 0");
+        if (!self->was_interrupted || self->was_asked_again)
+            return fl_mariadb_ask(self, FL_LINK_ABSORBING, "do 0");
     }
     if (self->is_released) return clean(self);
     return self->session ? serve_session(self) : serve_pool(self);
@@ -251,13 +255,30 @@ static void cut(fl_mariadb_link *self)
     fl_mariadb_wire_cut(&self->wire);
 }
 
+/* The server stops nothing when it has not begun the statement yet. */
+static void ask_again(fl_deadline *deadline)
+{
+    fl_mariadb_link *self =
+        (fl_mariadb_link *)((char *)deadline - offsetof(fl_mariadb_link, again));
+    self->was_asked_again = true;
+    fl_mariadb_killer_add(&self->db->killer, &self->victim);
+}
+
+static void look_again(fl_mariadb_link *self)
+{
+    fl_thread_start_deadline(self->db->db.state->thread, &self->again, self->pause, ask_again);
+    self->pause = self->pause < LONGEST_PAUSE / 2 ? 2 * self->pause : LONGEST_PAUSE;
+}
+
 static void told(fl_mariadb_victim *victim, bool done)
 {
     fl_mariadb_link *self = (fl_mariadb_link *)((char *)victim - offsetof(fl_mariadb_link, victim));
-    if (done)
+    if (done) {
         self->was_killed = true;
-    else
+        look_again(self); /* until what runs has ended */
+    } else {
         cut(self);
+    }
     fl_mariadb_link_kick(self);
 }
 
@@ -279,7 +300,7 @@ int fl_mariadb_link_open(fl_mariadb *db)
     self->wire.ended = ended;
     self->wire.heard = heard;
     self->victim.told = told;
-    self->breath.state = self->doom.state = db->db.state;
+    self->breath.state = self->again.state = self->doom.state = db->db.state;
     fl_mariadb_enlist(self);
     db->connecting++;
     self->phase = FL_LINK_CONNECTING;
@@ -298,6 +319,8 @@ void fl_mariadb_link_kick(fl_mariadb_link *self)
 void fl_mariadb_link_stop(fl_mariadb_link *self)
 {
     if (self->victim.asked || self->was_killed) return;
+    self->pause = FIRST_PAUSE;
+    self->was_asked_again = false;
     fl_thread_start_deadline(self->db->db.state->thread, &self->doom, DOOM, doomed);
     fl_mariadb_killer_add(&self->db->killer, &self->victim);
 }

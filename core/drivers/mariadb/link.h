@@ -60,14 +60,17 @@ struct fl_mariadb_link {
     uint64_t since, idle_since; /* ns: connected; the last query has ended */
     uint64_t turn_began;        /* ns; 0: not looked at yet */
     fl_mariadb_victim victim;
-    fl_deadline breath, doom; /* doom: when what is to be stopped has not stopped */
-    bool is_fresh;            /* the handle is not among the prepared ones yet */
+    fl_deadline breath;
+    fl_deadline again, doom; /* what is to be stopped has not: asked again; given up */
+    uint64_t pause;          /* ms, before it is asked again */
+    bool is_fresh;           /* the handle is not among the prepared ones yet */
     bool prepared_anew;
     bool is_wanted; /* the row that is read */
     bool is_more;   /* a further result set, which nobody takes */
     bool sent;      /* a statement of the query was executed, or may have been */
     bool stream_ended;
     bool was_killed, was_interrupted;
+    bool was_asked_again;
     bool is_cut;      /* nothing will be answered any more */
     bool is_dirty;    /* the session has settings of its own */
     bool is_released; /* by its session, and not clean yet */

@@ -14,6 +14,7 @@ void fl_mariadb_link_close(fl_mariadb_link *self)
     fl_mariadb_delist(self);
     self->phase = FL_LINK_CLOSED;
     fl_deadline_stop(&self->breath);
+    fl_deadline_stop(&self->again);
     fl_deadline_stop(&self->doom);
     fl_mariadb_killer_forget(&self->db->killer, &self->victim);
     MYSQL_STMT *going = self->wire.call == FL_WIRE_FREE ? self->wire.statement : NULL;
