@@ -87,7 +87,9 @@ local function describe_large(title, get_url, selects)
         if p99 < 2 * calm + SLACK * slowdown then break end
       end
       other:stop()
-      assert.is_true(most - before < 20e6 * slowdown, most - before)
+      if slowdown == 1 then -- what a sanitizer keeps is not ours
+        assert.is_true(most - before < 20e6, most - before)
+      end
       assert.is_true(p99 < 2 * calm + SLACK * slowdown, p99)
     end
 
