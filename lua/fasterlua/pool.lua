@@ -16,6 +16,7 @@ local units = require "fasterlua.units"
 local waiting = require "fasterlua.waiting"
 
 local await, from_op, spawn = future.await, future.from_op, future.spawn
+local run = core.run
 local error, math, pcall, setmetatable, tostring, type =
   error, math, pcall, setmetatable, tostring, type
 
@@ -139,13 +140,12 @@ local function check_job(fn)
   end
 end
 
--- The future of the job; raises what refuses it before anything is dispatched.
-local function submit(self, kind, seconds, fn, ...)
-  local op, problem = core.run(self._number, kind, seconds, fn, ...)
-  if not op then
-    error(setmetatable(problem, PoolError), 0)
+-- The future of a job that core.run has sent; raises what has refused it.
+local function sent(op, problem)
+  if op then
+    return from_op(op)
   end
-  return from_op(op)
+  error(setmetatable(problem, PoolError), 0)
 end
 
 --- Runs fn(...) in a state of the pool; the future of its results.
@@ -154,7 +154,7 @@ end
 ---@return fasterlua.Future
 function methods:run(fn, ...)
   check_job(fn)
-  return submit(self, "call", nil, fn, ...)
+  return sent(run(self._number, "call", nil, fn, ...))
 end
 
 --- The same, with a time limit of its own.
@@ -167,7 +167,7 @@ function methods:run_within(seconds, fn, ...)
   if not is_seconds(seconds) then
     error(("run_within: seconds, 0 for none, expected, got %s"):format(tostring(seconds)), 2)
   end
-  return submit(self, "call", seconds, fn, ...)
+  return sent(run(self._number, "call", seconds, fn, ...))
 end
 
 ---@class fasterlua.MapOptions
@@ -201,7 +201,8 @@ local function map_worker(self, mapping)
     local from = mapping.next
     local to = math.min(from + mapping.chunk - 1, mapping.total)
     mapping.next = to + 1
-    local results = await(submit(self, "map", nil, mapping.fn, slice(mapping.list, from, to)))
+    local part = slice(mapping.list, from, to)
+    local results = await(sent(run(self._number, "map", nil, mapping.fn, part)))
     for index = from, to do
       mapping.results[index] = results[index - from + 1]
     end
@@ -398,7 +399,7 @@ end
 ---@return fasterlua.Future
 function pool.run_in_state(fn, ...)
   check_job(fn)
-  return submit(default "cpu", "call", nil, fn, ...)
+  return sent(run(default("cpu")._number, "call", nil, fn, ...))
 end
 
 --- Runs fn(...) on a thread that may block.
@@ -407,7 +408,7 @@ end
 ---@return fasterlua.Future
 function pool.run_blocking(fn, ...)
   check_job(fn)
-  return submit(default "blocking", "call", nil, fn, ...)
+  return sent(run(default("blocking")._number, "call", nil, fn, ...))
 end
 
 --- One of the default pools: "cpu" or "blocking".
