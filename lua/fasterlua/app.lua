@@ -23,7 +23,8 @@ local App = { __name = "fasterlua.app" }
 local methods = setmetatable({}, { __index = router.methods })
 App.__index = methods
 
-local option_names = { "title", "version" }
+local option_names = { "blocked", "stuck", "title", "version" }
+local is_limit = { blocked = true, stuck = true }
 
 --- What `url_for` puts before every path: set by `boot` before the app's file runs.
 app.mount = ""
@@ -31,13 +32,22 @@ app.mount = ""
 ---@class fasterlua.AppOptions
 ---@field title? string
 ---@field version? string
+---@field stuck? number|string|false that of its routes which have none of their own
+---@field blocked? number|string|false likewise
 
 --- Makes an app.
 ---@param options? fasterlua.AppOptions
 ---@return fasterlua.App
 function app.new(options)
+  local limits = {}
   for option, value in pairs(options or {}) do
-    if option ~= "title" and option ~= "version" then
+    if is_limit[option] then
+      local ok, read = pcall(router.read_option, "fl.app", option, value)
+      if not ok then
+        error(read, 2)
+      end
+      limits[option] = read
+    elseif option ~= "title" and option ~= "version" then
       local hint = suggest.hint(tostring(option), option_names)
       error(("fl.app: unknown option %q%s"):format(tostring(option), hint), 2)
     elseif type(value) ~= "string" then
@@ -50,6 +60,7 @@ function app.new(options)
   self.state = {}
   self._error_handlers, self._start_hooks, self._stop_hooks = {}, {}, {}
   self._jobs = {}
+  self._limits = limits
   self._mount = app.mount
   return setmetatable(self, App)
 end

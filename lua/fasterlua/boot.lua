@@ -95,8 +95,11 @@ local function handler_of(policy, entry)
   return chain.compile(policy, entry.middlewares, handler)
 end
 
-local function loaded_route(policy, entry)
+local function loaded_route(policy, entry, limits)
   local loaded = {}
+  for option, value in pairs(limits) do
+    loaded[option] = value
+  end
   for option, value in pairs(entry.route.options) do
     loaded[option] = value
   end
@@ -114,7 +117,7 @@ local function loaded_routes(self, policy)
     url.parse(entry.pattern)
     check_name(names, entry)
     check_taken(taken, entry)
-    routes[index] = loaded_route(policy, entry)
+    routes[index] = loaded_route(policy, entry, self._limits)
   end
   return routes
 end

@@ -70,20 +70,32 @@ for name in pairs(options_known) do
 end
 table.sort(option_names)
 
--- A copy, with times in seconds and sizes in bytes.
+--- The value of a known option, times in seconds and sizes in bytes.
+---@param label string whose option it is, for the error
+---@param option string
+---@param value any
+---@return any
+function router.read_option(label, option, value)
+  local known = options_known[option]
+  local read = value
+  if known[3] and type(value) == "string" then
+    read = known[3](value)
+  end
+  if not known[1](read) then
+    local message = "%s: option %q must be %s, got %s"
+    error(message:format(label, option, known[2], tostring(value)), 0)
+  end
+  return read
+end
+
 local function read_options(label, options)
   local read = {}
   for option, value in pairs(options) do
-    local known = options_known[option]
-    if not known then
+    if not options_known[option] then
       local hint = suggest.hint(tostring(option), option_names)
       error(("%s: unknown option %q%s"):format(label, tostring(option), hint), 0)
     end
-    read[option] = known[3] and type(value) == "string" and known[3](value) or value
-    if not known[1](read[option]) then
-      local message = "%s: option %q must be %s, got %s"
-      error(message:format(label, option, known[2], tostring(value)), 0)
-    end
+    read[option] = router.read_option(label, option, value)
   end
   return read
 end

@@ -2,6 +2,7 @@
 -- thread told, outlived and ended (evacuation_spec says what becomes of everybody else).
 
 local support = require "support"
+local evacuation = require "support.evacuation"
 
 local process = support.process
 local now, sleep = process.now, process.sleep
@@ -231,6 +232,41 @@ describe("a route with a limit of its own", function()
     server:wait_log("stuck handler[^\n]*GET /touchy", 3)
     stuck:close()
     server:kill()
+  end)
+end)
+
+describe("an app with limits of its own", function()
+  local text = [[
+local fl = require "fasterlua"
+local app = fl.app { stuck = "%s", blocked = false }
+local function compute()
+  local till = os.clock() + 0.7 * %s
+  while os.clock() < till do end
+  return "computed"
+end
+app:get("/of-the-app", compute)
+app:get("/of-its-own", { stuck = "20s" }, compute)
+return app
+]]
+
+  it("has them for its routes that have none", function()
+    local server = support.start { app = text:format(evacuation.limit(200), support.slowdown),
+      settings = { stuck_handler = "20s" } }
+    assert.equal("computed", server:get("/of-its-own").body)
+    assert.equal(503, server:get("/of-the-app").status)
+    server:kill()
+  end)
+
+  it("is told what is wrong with them", function()
+    local server = support.start { wait = false, app = [[
+local app = require("fasterlua").app { stuck = "soon" }
+return app
+]] }
+    local status = server:wait_end(5)
+    local log = server:log()
+    server:kill()
+    assert.equal(3, status.code)
+    assert.is_truthy(log:find('app.lua:1: fl.app: option "stuck" must be seconds', 1, true), log)
   end)
 end)
 
