@@ -3,6 +3,7 @@
 local db_faults = require "support.db_faults"
 local evacuation = require "support.evacuation"
 local load = require "support.load"
+local report = require "support.report"
 local support = require "support"
 
 local now, sleep = support.process.now, support.process.sleep
@@ -39,7 +40,7 @@ db_faults.library("fl.db on SQLite, when things break:", description, url, funct
     client:reset()
     local left = now()
     eventually(function() return c.run "return db:stats().pending" == 0 end)
-    db_faults.report("sqlite: gone %.0f ms after the client", (now() - left) * 1000)
+    report("sqlite: gone %.0f ms after the client", (now() - left) * 1000)
     assert.is_true(now() - left < slowdown, now() - left)
   end)
 
@@ -139,7 +140,7 @@ return app
     local client = evacuation.stick(server, "/a/hold")
     local from = now()
     local response = server:get("/b/add")
-    db_faults.report("sqlite: written %.0f ms after the evacuation", (now() - from) * 1000)
+    report("sqlite: written %.0f ms after the evacuation", (now() - from) * 1000)
     assert.equal("20", response.body)
     assert.is_true(now() - from < slowdown, now() - from)
     evacuation.expect(client, 503)

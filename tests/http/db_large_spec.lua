@@ -2,6 +2,7 @@
 
 local databases = require "support.databases"
 local load = require "support.load"
+local report = require "support.report"
 local support = require "support"
 
 local slowdown = support.slowdown
@@ -33,15 +34,6 @@ app:get("/{kind}/{count:int}", { timeout = 120 }, function(req)
 end)
 return app
 ]==]
-
-local FIGURES = os.getenv "FIGURES"
-local function report(format, ...)
-  if FIGURES then
-    local file = assert(io.open(FIGURES, "a"))
-    file:write(format:format(...), "\n")
-    file:close()
-  end
-end
 
 -- Reads the whole answer; returns the most memory that the server had meanwhile.
 local function pass(server, kind, count)

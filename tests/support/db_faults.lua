@@ -11,6 +11,7 @@ local db_quota = require "support.db_quota"
 local evacuation = require "support.evacuation"
 local in_app = require "support.in_app"
 local load = require "support.load"
+local report = require "support.report"
 local support = require "support"
 
 local describe, it, assert = busted.describe, busted.it, require "luassert"
@@ -180,15 +181,6 @@ local function time_until_well(server, began)
     good = response and response.status == 200 and good + 1 or 0
   until good == 8 or now() - began > 10 * slowdown
   return now() - began
-end
-
-local FIGURES = os.getenv "FIGURES"
-local function report(format, ...)
-  if FIGURES then
-    local file = assert(io.open(FIGURES, "a"))
-    file:write(format:format(...), "\n")
-    file:close()
-  end
 end
 
 -- Words for one server's tests.
@@ -932,7 +924,7 @@ function M.server(title, d)
     describe_faults(d, get_database)
     describe_restarts(d, get_database)
     db_quota.describe(d, get_database, { judge = judge, expect_only = expect_only,
-      report = report, stuck_app = stuck_app })
+      stuck_app = stuck_app })
     describe_evacuation(d, get_database)
     describe_absence(d, get_database)
   end)
@@ -958,6 +950,6 @@ function M.library(title, d, url, define)
   end)
 end
 
-M.judge, M.expect_only, M.report, M.options_of = judge, expect_only, report, options_of
+M.judge, M.expect_only, M.options_of = judge, expect_only, options_of
 
 return M

@@ -4,6 +4,7 @@
 local busted = require "busted"
 local evacuation = require "support.evacuation"
 local load = require "support.load"
+local report = require "support.report"
 local support = require "support"
 
 local describe, it, assert = busted.describe, busted.it, require "luassert"
@@ -79,9 +80,9 @@ local M = {}
 
 ---@param d support.db_faults
 ---@param get_database fun(): support.database
----@param tools { judge: function, expect_only: function, report: function, stuck_app: string }
+---@param tools { judge: function, expect_only: function, stuck_app: string }
 function M.describe(d, get_database, tools)
-  local judge, expect_only, report = tools.judge, tools.expect_only, tools.report
+  local judge, expect_only = tools.judge, tools.expect_only
 
   -- Connections of which each thread has some, as they are taken in turn.
   local function connect(server, count)
