@@ -20,6 +20,7 @@ typedef struct list {
 
 struct fl_quota {
     pthread_mutex_t lock;
+    fl_quota_clock *clock;
     uint64_t most, taken; /* taken: with those that are granted */
     list members;         /* who is to be asked next first */
     list line;
@@ -127,7 +128,7 @@ static void owe(fl_quota_member *member)
 {
     atomic_fetch_add(&member->owes, 1);
     member->quota->owed++;
-    member->owes_since = uv_hrtime();
+    member->owes_since = member->quota->clock();
 }
 
 static void forgive(fl_quota_member *member)
@@ -164,7 +165,7 @@ static void grant(fl_quota_member *member)
     leave_line(member);
     member->quota->taken++;
     member->granted++;
-    member->granted_since = uv_hrtime();
+    member->granted_since = member->quota->clock();
     post_grant(member);
 }
 
@@ -244,7 +245,7 @@ static void settle(fl_quota *quota, const fl_quota_member *except)
 /* Those whose state does not answer. */
 static void pass_over(fl_quota *quota)
 {
-    uint64_t now = uv_hrtime();
+    uint64_t now = quota->clock();
     for (place *each = quota->members.first; each; each = each->next) {
         fl_quota_member *member = each->member;
         if (member->granted && now - member->granted_since > FL_QUOTA_PATIENCE) pass_on(member);
@@ -321,12 +322,13 @@ static void post_ask(fl_quota_member *member)
 
 /* in order of life */
 
-int fl_quota_new(fl_quota **out, uint64_t most)
+int fl_quota_new(fl_quota **out, uint64_t most, fl_quota_clock *clock)
 {
     fl_quota *quota = calloc(1, sizeof(*quota));
     *out = quota;
     if (!quota) return UV_ENOMEM;
     (void)pthread_mutex_init(&quota->lock, NULL);
+    quota->clock = clock;
     quota->most = most;
     list_init(&quota->members);
     list_init(&quota->line);
@@ -479,7 +481,7 @@ bool fl_quota_is_pressed(const fl_quota_member *member, uint64_t since)
     unsigned pressing = atomic_load_explicit(&quota->pressing, memory_order_relaxed);
     if (fl_quota_owes(member))
         pressing = atomic_load_explicit(&quota->fewest, memory_order_relaxed);
-    return has_more(member, pressing) && uv_hrtime() >= since + FL_QUOTA_TURN;
+    return has_more(member, pressing) && quota->clock() >= since + FL_QUOTA_TURN;
 }
 
 uint64_t fl_quota_ripe_at(const fl_quota_member *member, uint64_t since, uint64_t idle_since)

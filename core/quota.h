@@ -45,7 +45,10 @@ typedef struct fl_quota_counts {
     uint64_t slots, waiting; /* taken; members in line */
 } fl_quota_counts;
 
-int fl_quota_new(fl_quota **out, uint64_t most); /* 0 or UV_ENOMEM */
+typedef uint64_t fl_quota_clock(void); /* ns */
+
+/* 0 or UV_ENOMEM. The clock is uv_hrtime, but for tests. */
+int fl_quota_new(fl_quota **out, uint64_t most, fl_quota_clock *clock);
 void fl_quota_free(fl_quota *quota);             /* nobody takes or gives any more */
 fl_quota_counts fl_quota_count(fl_quota *quota); /* any thread */
 

@@ -102,7 +102,7 @@ static int make_pools(fl_server *server, char *why, size_t size)
     blocking.size = (unsigned)settings->blocking_threads;
     blocking.idle = settings->pool_idle;
     blocking.nice = 0;
-    int status = fl_quota_new(&server->quota, settings->db_connections);
+    int status = fl_quota_new(&server->quota, settings->db_connections, uv_hrtime);
     if (status == 0) status = fl_pools_new(&server->pools, server);
     if (status == 0)
         status = fl_pool_open(&server->cpu_pool, server->pools, UINT_MAX, &cpu, why, size);

@@ -354,18 +354,18 @@ void fl_thread_join(fl_thread *thread)
 
 /* libuv closes by system calls that ThreadSanitizer does not see: to it, whoever gets one of these
  * descriptors next would race with this thread. */
-static void close_loop(uv_loop_t *loop)
+int fl_thread_close_loop(uv_loop_t *loop)
 {
     TELL_CLOSED(loop->backend_fd);
     TELL_CLOSED(loop->signal_pipefd[0]);
     TELL_CLOSED(loop->signal_pipefd[1]);
     TELL_CLOSED(loop->async_io_watcher.fd);
-    uv_loop_close(loop);
+    return uv_loop_close(loop);
 }
 
 void fl_thread_close(fl_thread *thread)
 {
-    close_loop(&thread->loop);
+    fl_thread_close_loop(&thread->loop);
     for (unsigned i = 0; i < thread->mailbox_count; i++) fl_mailbox_release(thread->mailboxes[i]);
     free(thread->mailboxes);
     fl_request_free_pooled(thread);

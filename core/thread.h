@@ -107,6 +107,8 @@ int fl_thread_init(fl_thread *thread, void *owner);
 int fl_thread_start(fl_thread *thread, void *(*run)(void *data), void *data);
 void fl_thread_join(fl_thread *thread);
 void fl_thread_close(fl_thread *thread); /* after the loop's handles are closed */
+/* uv_loop_close, which ThreadSanitizer is told of. */
+int fl_thread_close_loop(uv_loop_t *loop);
 
 /* *loop*. */
 void fl_thread_begin(fl_thread *thread);          /* first thing in `run` */

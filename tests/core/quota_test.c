@@ -99,9 +99,16 @@ typedef struct fl_scene {
     fl_handle handles[HANDLES];
 } fl_scene;
 
+static uint64_t time_now = UINT64_C(1000000000); /* of scenes, ns */
+
+static uint64_t scene_time(void)
+{
+    return time_now;
+}
+
 static void open_scene(fl_scene *scene, uint64_t most)
 {
-    CHECK_EQUAL_INT(fl_quota_new(&scene->quota, most), 0);
+    CHECK_EQUAL_INT(fl_quota_new(&scene->quota, most, scene_time), 0);
     for (int i = 0; i < HANDLES; i++) {
         CHECK_EQUAL_INT(actor_open(&scene->actors[i]), 0);
         open_handle(&scene->handles[i], scene->quota, &scene->actors[i]);
@@ -336,7 +343,7 @@ TEST(who_does_not_answer_is_passed_over_until_it_does)
     CHECK(fl_quota_owes(a->member)); /* its state computes: the letter is not read */
     become_idle(b);
     CHECK(!fl_quota_owes(b->member));
-    uv_sleep((unsigned)(FL_QUOTA_PATIENCE / 1000000) + 5);
+    time_now += FL_QUOTA_PATIENCE + 1;
     tell(c);
     CHECK(!fl_quota_owes(a->member) && fl_quota_owes(b->member));
     actor_turn(b->actor);
@@ -362,7 +369,7 @@ TEST(what_was_granted_is_taken_back_from_who_does_not_answer)
     query(c);
     a->busy--;
     close_one(a);
-    uv_sleep((unsigned)(FL_QUOTA_PATIENCE / 1000000) + 5);
+    time_now += FL_QUOTA_PATIENCE + 1;
     tell(c);
     actor_turn(c->actor);
     CHECK(c->has == 1 && b->has == 0);
@@ -376,7 +383,7 @@ TEST(a_connection_has_its_turn_before_it_is_pressed)
     fl_scene scene;
     open_scene(&scene, 2);
     fl_handle *a = &scene.handles[0], *b = &scene.handles[1], *c = &scene.handles[2];
-    uint64_t now = uv_hrtime(), old = now - FL_QUOTA_TURN, young = now + FL_QUOTA_TURN;
+    uint64_t now = time_now, old = now - FL_QUOTA_TURN, young = now + FL_QUOTA_TURN;
     query(a);
     query(b);
     CHECK(!fl_quota_is_pressed(a->member, old)); /* nobody wants it */
@@ -400,7 +407,7 @@ TEST(who_has_two_more_is_pressed_for_who_has_less)
     fl_scene scene;
     open_scene(&scene, 5);
     fl_handle *a = &scene.handles[0], *b = &scene.handles[1];
-    uint64_t old = uv_hrtime() - FL_QUOTA_TURN;
+    uint64_t old = time_now - FL_QUOTA_TURN;
     for (int i = 0; i < 3; i++) query(a);
     query(b);
     query(b);
@@ -519,7 +526,7 @@ TEST(threads_that_want_more_than_there_are_all_get_their_turns)
     fl_worker workers[THREADS];
     _Atomic unsigned working = 0, open = THREADS;
     fl_quota *quota;
-    CHECK_EQUAL_INT(fl_quota_new(&quota, MOST), 0);
+    CHECK_EQUAL_INT(fl_quota_new(&quota, MOST, uv_hrtime), 0);
     for (int i = 0; i < THREADS; i++) {
         workers[i] =
             (fl_worker){.quota = quota, .working = &working, .open = &open, .leaves = i % 3 == 2};

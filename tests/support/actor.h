@@ -5,6 +5,7 @@
 #define FL_ACTOR_H
 
 #include "address.h"
+#include "thread.h"
 
 typedef struct fl_actor {
     uv_loop_t loop;
@@ -44,7 +45,7 @@ static inline int actor_close(fl_actor *actor)
     fl_address_release(actor->address);
     fl_mailbox_close(actor->mailbox);
     uv_run(&actor->loop, UV_RUN_DEFAULT);
-    return uv_loop_close(&actor->loop);
+    return fl_thread_close_loop(&actor->loop);
 }
 
 #endif
