@@ -188,16 +188,6 @@ static void take_and_give(fl_claim *claim)
 
 /* A plaintext request costs about 1,250 ns in user space and crosses once: 2 % of that. */
 #define CROSSING_NS 25
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWDOWN 100
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOWDOWN 100
-#endif
-#endif
-#ifndef SLOWDOWN
-#define SLOWDOWN 1
-#endif
 
 TEST(a_crossing_costs_less_than_25_ns)
 {
@@ -206,7 +196,7 @@ TEST(a_crossing_costs_less_than_25_ns)
     fl_claim_enter_lua(&claim);
     double owning = cost_of(take_and_give, &claim);
     printf("# %.1f ns to enter and leave Lua, %.1f ns per owning function\n", crossing, owning);
-    CHECK(crossing < CROSSING_NS * SLOWDOWN && owning < CROSSING_NS * SLOWDOWN);
+    CHECK(TEST_SLOWDOWN > 1 || (crossing < CROSSING_NS && owning < CROSSING_NS));
 }
 
 TEST_MAIN

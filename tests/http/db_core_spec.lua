@@ -42,7 +42,7 @@ return app
 
 support.describe_server("databases", function()
   return { app = { ["app.lua"] = app }, flags = { "--threads", "1" },
-    settings = { lua_memory = "32MB" } }
+    settings = { lua_memory = "32MB", cpu_states = 1 } }
 end, function(get_server)
   local function run(code, ...)
     local response = get_server():post("/run", code:format(...))

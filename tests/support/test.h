@@ -12,6 +12,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What bounds of time are multiplied with: a sanitizer makes everything slower. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_SLOWDOWN 4
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TEST_SLOWDOWN 4
+#endif
+#endif
+#ifndef TEST_SLOWDOWN
+#define TEST_SLOWDOWN 1
+#endif
+
 typedef struct fl_test {
     const char *name;
     void (*run)(void);
