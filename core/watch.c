@@ -128,13 +128,18 @@ static void replace_process(fl_watch *watch, const char *what)
     fl_server_stuck(watch->server, what);
 }
 
+/* It may cost the next thread, too: who wonders finds why in the log. */
 static void send_into_exile(fl_web *web, uint64_t now)
 {
     const fl_thread *thread = &web->thread;
     uint32_t slot = atomic_load_explicit(&thread->running, memory_order_relaxed);
     uint64_t time = thread->settings->exile;
     if (!slot || slot > thread->slot_count || !time) return;
-    fl_exile_send(thread->exile, thread->slots[slot - 1].route, now + time);
+    uint32_t route = atomic_load_explicit(&thread->slots[slot - 1].route, memory_order_relaxed);
+    if (fl_exile_send(thread->exile, route, now + time)) return;
+    char text[128];
+    fl_ledger_route_text(thread->ledger, route, text, sizeof(text));
+    fl_log_printf(thread->log, FL_LOG_WARN, "%s stays on its web thread: no pool can run it", text);
 }
 
 /* One that calls owning functions all the time is in Lua between them. */
