@@ -891,7 +891,8 @@ return app
 
   -- Once for all its requests.
   local function expect_told(path, why)
-    local line = "GET " .. path .. " comes home from the cpu pool and stays on its web thread: " .. why
+    local line = "GET " .. path .. " comes home from the cpu pool and stays on its web thread: "
+      .. why
     server:wait_log(line)
     assert.equal(1, count_lines(server, line))
   end
