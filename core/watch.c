@@ -89,10 +89,10 @@ static const char *describe(const fl_web *web, char text[160])
 
 static void help_accept(fl_watch *watch, unsigned number, bool start)
 {
-    fl_web *web = fl_server_web(watch->server, number);
-    if (watch->count < 2 || web->own_listener < 0) return;
+    const fl_web *web = fl_server_web(watch->server, number);
+    if (watch->count < 2) return;
     fl_web *helper = fl_server_web(watch->server, (number + 1) % watch->count);
-    fl_web_help_accept(helper, web->own_listener, start);
+    fl_web_help_accept(helper, start ? web->own_listener : -1);
 }
 
 static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
