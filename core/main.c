@@ -237,7 +237,7 @@ static int serve(const command *self)
     if (self->is_pool) return fl_server_run_pool(&self->settings);
     if (self->is_server) return fl_server_run(&self->settings, self->argv);
     warn_about_root(&self->settings);
-    return fl_supervisor_run(&self->settings, self->argv);
+    return fl_supervisor_run(&self->settings, self->argv, FL_SUPERVISOR_RETRY);
 }
 
 int main(int argc, char **argv)

@@ -79,15 +79,37 @@ static void log_failure(const fl_request *request, const fl_job *job)
                 sizeof(fields) / sizeof(*fields));
 }
 
+/* Said once, however many of its requests are there. */
+static void come_home(const fl_request *request, const char *why)
+{
+    const fl_thread *thread = request->thread;
+    const fl_route *route = request->route;
+    if (!fl_exile_exempt(thread->exile, route->ledger)) return;
+    fl_log_printf(thread->log, FL_LOG_WARN,
+                  "%s comes home from the cpu pool and stays on its web thread: it %s",
+                  route->title, why);
+}
+
 static bool is_whole(const fl_remote *remote)
 {
     return remote->status && !remote->type.failed && !remote->lines.failed &&
            !remote->answer.failed;
 }
 
+/* Who has timed out may still be about to find it out. */
+static bool is_found_unfit(const fl_job *job)
+{
+    return job->outcome == FL_JOB_RETURNED && job->remote->unfit;
+}
+
 static void answer(fl_request *request, const fl_job *job)
 {
     const fl_remote *remote = job->remote;
+    bool is_unfit = is_found_unfit(job);
+    if (is_unfit && (!remote->status || remote->status >= 500)) {
+        fl_handler_fail(request, 503);
+        return;
+    }
     if (job->outcome == FL_JOB_RETURNED && is_whole(remote)) {
         fl_response_send(request, remote->status, all_of(&remote->type), all_of(&remote->lines),
                          all_of(&remote->answer));
@@ -105,6 +127,7 @@ static void job_ended(fl_job *job)
     job->waiter = NULL;
     request->away = NULL;
     fl_thread_tick(request->thread);
+    if (is_found_unfit(job)) come_home(request, job->remote->unfit);
     if (request->connection && !request->ended) {
         answer(request, job);
     } else {
@@ -133,7 +156,10 @@ static fl_job *job_new(fl_request *request)
     job->timeout = fl_pool_options_of(pool)->timeout;
     job->ended = job_ended;
     job->remote = remote_new(request);
-    if (job->remote) return job;
+    if (job->remote) {
+        job->remote->is_exiled = !request->route->pool;
+        return job;
+    }
     fl_job_release(job);
     return NULL;
 }
@@ -184,12 +210,26 @@ static bool take_head(fl_request *request, fl_remote *remote)
     return true;
 }
 
+bool fl_remote_send_home(fl_request *request, const char *why)
+{
+    const fl_job *job = request->job;
+    if (!job || !job->remote || !job->remote->is_exiled) return false;
+    job->remote->unfit = why;
+    return true;
+}
+
 /* An answer that the app's code has no part in. */
 static void answer_lost(fl_request *request, const char *why)
 {
     fl_log_printf(request->thread->log, FL_LOG_ERROR, "a pool cannot run %s: %s",
                   request->route ? request->route->title : "a request", why);
     fl_handler_fail(request, 500);
+}
+
+static void refuse_unknown(fl_request *request)
+{
+    (void)fl_remote_send_home(request, "is not one of the routes that its app has there");
+    answer_lost(request, "its routes are not those of the web thread");
 }
 
 void fl_remote_run(fl_request *request, fl_job *job)
@@ -199,13 +239,14 @@ void fl_remote_run(fl_request *request, fl_job *job)
         answer_lost(request, "not enough memory");
     } else if (fl_state_load(request->state, error, sizeof(error)) < 0) {
         fl_pool_thread_broken(request);
+        (void)fl_remote_send_home(request, "belongs to an app that cannot be loaded there");
         answer_lost(request, error);
     } else {
         fl_request_route(request);
         if (request->route)
             fl_pool_thread_handle(request);
         else
-            answer_lost(request, "its routes are not those of the web thread");
+            refuse_unknown(request);
     }
 }
 

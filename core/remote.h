@@ -6,6 +6,7 @@
 #ifndef FL_REMOTE_H
 #define FL_REMOTE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "buffer.h"
@@ -20,10 +21,12 @@ struct fl_remote {
     fl_buffer body;
     fl_buffer trailers;
     fl_header *headers;
+    bool is_exiled; /* its route is not one with `run_in`: see exile.h */
 
     /* the answer */
     int status; /* 0: there is none */
     fl_buffer type, lines, answer;
+    const char *unfit; /* what its handler does that no pool can; NULL: nothing */
 };
 
 /* *loop* of the web thread: the request's route says `run_in` and the request is there to its end.
@@ -40,6 +43,11 @@ void fl_remote_run(fl_request *request, fl_job *job);
 /* *loop* of the pool's thread: keeps the answer. Called by fl_response_send. */
 void fl_remote_answer(fl_request *request, int status, fl_slice type, fl_slice lines,
                       fl_slice body);
+
+/* *loop* of the pool's thread, or owning: the handler does what no pool can, `why` says so after
+ * "it". false: its route says `run_in`, it is its own fault. true: it is there by exile, and comes
+ * home; the client may try again, unless the handler answers without an error all the same. */
+bool fl_remote_send_home(fl_request *request, const char *why);
 
 void fl_remote_free(fl_remote *remote);
 

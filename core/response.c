@@ -409,12 +409,18 @@ static int send_value(fl_request *request, lua_State *co, const fl_answer *answe
     return 0;
 }
 
+/* The answer crosses as a whole. What is in exile answers nothing, and comes home. */
+static int refuse_stream(fl_request *request, lua_State *co)
+{
+    if (fl_remote_send_home(request, "streams, which no pool can do")) return 0;
+    lua_pushliteral(co, "a route with run_in cannot stream: its answer crosses as a whole");
+    return UV_EINVAL;
+}
+
 static int start_stream(fl_request *request, lua_State *co, const fl_answer *answer, fl_slice lines)
 {
-    if (request->job) {
-        lua_pushliteral(co, "a route with run_in cannot stream: its answer crosses as a whole");
-        return UV_EINVAL;
-    }
+    if (request->job) return refuse_stream(request, co);
+    if (request->route) (void)fl_exile_exempt(request->thread->exile, request->route->ledger);
     fl_slice type = answer->type.size ? answer->type : FL_SLICE("application/octet-stream");
     fl_response_head(request, answer->status, type, FL_LENGTH_STREAM, lines);
     if (request->is_head) return 0;

@@ -8,31 +8,21 @@
 #include "thread.h"
 #include "web.h"
 
-/* what the web threads say */
+/* what the web threads say, each of it once */
 
-typedef struct fl_server_message {
-    fl_message message;
-    char text[2048];
-} fl_server_message;
+typedef enum { LOADED = 1, CLOSED = 2, DRAINED = 4, ENDED = 8 } stroke;
 
-static void post(fl_server *server, void (*deliver)(fl_message *, void *), const char *text)
+static void say(fl_server *server, fl_web *web, stroke what)
 {
-    fl_server_message *self = calloc(1, sizeof(*self));
-    if (!self) return;
-    self->message = (fl_message){.deliver = deliver, .drop = (void (*)(fl_message *))free};
-    if (text) (void)snprintf(self->text, sizeof(self->text), "%s", text);
-    if (fl_mailbox_post(server->mailbox, &self->message) < 0) free(self);
+    fl_bell_ring(&web->says, server->mailbox, what);
 }
 
-static void web_loaded(fl_message *message, void *owner)
+static void web_loaded(fl_server *server, const fl_web *web)
 {
-    fl_server *server = owner;
-    fl_server_message *self = (fl_server_message *)message;
-    if (self->text[0]) {
-        fl_server_say(FL_CONTROL_FAILED, self->text);
+    if (web->failure[0]) {
+        fl_server_say(FL_CONTROL_FAILED, web->failure);
         fl_server_leave(server, FL_SERVER_START_FAILED);
     }
-    free(self);
     if (++server->loaded < server->web_count) return;
     server->phase = FL_SERVER_LISTENING;
     fl_server_say(FL_CONTROL_LOADED, "");
@@ -40,20 +30,19 @@ static void web_loaded(fl_message *message, void *owner)
 
 void fl_server_loaded(fl_server *server, fl_web *web, const char *error)
 {
-    (void)web;
-    post(server, web_loaded, error);
+    if (web->failure[0]) return;
+    if (error) (void)snprintf(web->failure, sizeof(web->failure), "%s", error);
+    say(server, web, LOADED);
 }
 
-static void web_closed(fl_message *message, void *owner)
+static void web_closed(fl_server *server)
 {
-    fl_server *server = owner;
-    free(message);
     if (++server->closed == server->web_count) fl_server_say(FL_CONTROL_CLOSED, "");
 }
 
-void fl_server_closed(fl_server *server)
+void fl_server_closed(fl_server *server, fl_web *web)
 {
-    post(server, web_closed, NULL);
+    say(server, web, CLOSED);
 }
 
 static void end(fl_server *server)
@@ -62,30 +51,39 @@ static void end(fl_server *server)
     for (unsigned i = 0; i < server->web_count; i++) fl_web_stop(fl_server_web(server, i));
 }
 
-/* Until then the loop serves what stop hooks and cancelled ops need: their programs run on it. */
-static void web_ended(fl_message *message, void *owner)
+static void web_drained(fl_server *server)
 {
-    fl_server *server = owner;
-    free(message);
-    if (++server->ended == server->web_count) uv_stop(&server->loop);
-}
-
-void fl_server_ended(fl_server *server)
-{
-    post(server, web_ended, NULL);
-}
-
-static void web_drained(fl_message *message, void *owner)
-{
-    fl_server *server = owner;
-    free(message);
     if (++server->drained == server->web_count) end(server);
 }
 
 void fl_server_drained(fl_server *server, fl_web *web)
 {
-    (void)web;
-    post(server, web_drained, NULL);
+    say(server, web, DRAINED);
+}
+
+/* Until then the loop serves what stop hooks and cancelled ops need: their programs run on it. */
+static void web_ended(fl_server *server)
+{
+    if (++server->ended == server->web_count) uv_stop(&server->loop);
+}
+
+void fl_server_ended(fl_server *server, fl_web *web)
+{
+    say(server, web, ENDED);
+}
+
+static void heard(fl_bell *bell, unsigned strokes, void *owner)
+{
+    const fl_web *web = (fl_web *)((char *)bell - offsetof(fl_web, says));
+    if (strokes & LOADED) web_loaded(owner, web);
+    if (strokes & CLOSED) web_closed(owner);
+    if (strokes & DRAINED) web_drained(owner);
+    if (strokes & ENDED) web_ended(owner);
+}
+
+void fl_server_will_hear(fl_web *web)
+{
+    fl_bell_init(&web->says, heard);
 }
 
 void fl_server_stuck(fl_server *server, const char *what)

@@ -58,9 +58,12 @@ fl_quota *fl_server_quota(fl_server *server);                 /* of connections 
 fl_pool *fl_server_pool(fl_server *server, const char *name); /* "cpu", "blocking"; NULL: another */
 void fl_server_prepare_thread(fl_server *server, fl_thread *thread); /* what all threads share */
 fl_modules *fl_server_modules(fl_server *server); /* what Lua source has been compiled */
-void fl_server_closed(fl_server *server); /* a web thread has accepted its backlog and closed it */
+/* A web thread has accepted its backlog and closed it, has nothing more to do, and will use the
+ * server no more. */
+void fl_server_closed(fl_server *server, fl_web *web);
 void fl_server_drained(fl_server *server, fl_web *web);
-void fl_server_ended(fl_server *server);                   /* a web thread will use it no more */
+void fl_server_ended(fl_server *server, fl_web *web);
+void fl_server_will_hear(fl_web *web);                     /* *boot*: before it says any of these */
 void fl_server_stuck(fl_server *server, const char *what); /* asks to be replaced */
 
 unsigned fl_server_web_count(fl_server *server);

@@ -126,18 +126,26 @@ static void serve(fl_server *server)
     fl_server_say(FL_CONTROL_READY, "");
 }
 
+/* A socket that nobody accepts on would keep its clients waiting. */
+static void listen_with(fl_server *server, fl_web *web, int fd)
+{
+    if (fd >= 0 && fl_web_listen(web, fd)) return;
+    fl_server_say(FL_CONTROL_FAILED, "not enough memory or descriptors to listen");
+    fl_server_leave(server, FL_SERVER_START_FAILED);
+}
+
 static void give_listener(fl_server *server, int fd, bool shared)
 {
     note_address(server, fd);
     if (!shared) {
         fl_web *web = fl_server_web(server, server->listeners++ % server->web_count);
         web->own_listener = fd;
-        fl_web_listen(web, fd);
+        listen_with(server, web, fd);
         return;
     }
     for (unsigned i = 0; i < server->web_count; i++) {
         int copy = i + 1 < server->web_count ? dup(fd) : fd;
-        if (copy >= 0) fl_web_listen(fl_server_web(server, i), copy);
+        listen_with(server, fl_server_web(server, i), copy);
     }
 }
 

@@ -31,9 +31,10 @@ struct fl_spares {
     _Atomic uint64_t evacuations;
 };
 
-typedef struct spare_web { /* its metrics are nobody's until it has a place */
+typedef struct spare_web {
     fl_web web;
-    fl_thread_metrics metrics;
+    fl_thread_metrics metrics; /* nobody's until it has a place */
+    retired stuck;             /* whose place it takes */
 } spare_web;
 
 static int make(fl_spares *spares)
@@ -52,6 +53,7 @@ static int make(fl_spares *spares)
     if (status < 0) { /* descriptors, memory or threads have run out */
         if (web->spare_fd >= 0) close(web->spare_fd);
         free(web->read_buffer);
+        free(web->letters);
         free(self);
         return status;
     }
@@ -123,18 +125,16 @@ void fl_spares_loaded(fl_spares *spares, const fl_web *spare, unsigned app, bool
 
 void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
 {
-    retired *entry = calloc(1, sizeof(*entry));
     pthread_mutex_lock(&spares->lock);
     fl_web *spare = spares->spare;
     spares->spare = NULL;
     for (unsigned i = 0; i < spares->apps; i++) spares->states[i] = UNKNOWN;
-    if (entry) {
-        entry->web = stuck;
-        entry->since = uv_hrtime();
-        (void)snprintf(entry->what, sizeof(entry->what), "%s", what);
-        entry->next = spares->list;
-        spares->list = entry;
-    }
+    retired *entry = &((spare_web *)spare)->stuck;
+    entry->web = stuck;
+    entry->since = uv_hrtime();
+    (void)snprintf(entry->what, sizeof(entry->what), "%s", what);
+    entry->next = spares->list;
+    spares->list = entry;
     pthread_mutex_unlock(&spares->lock);
     atomic_fetch_add(&spares->evacuations, 1);
     fl_web_take_place(spare, stuck);
@@ -143,19 +143,12 @@ void fl_spares_send(fl_spares *spares, fl_web *stuck, const char *what)
     pthread_mutex_unlock(&spares->lock);
 }
 
-static retired *entry_of(fl_spares *spares, const fl_web *stuck)
-{
-    retired *entry = spares->list;
-    while (entry && entry->web != stuck) entry = entry->next;
-    return entry;
-}
-
 void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status,
                      const fl_evacuation *done)
 {
+    retired *entry = &((spare_web *)spare)->stuck;
     pthread_mutex_lock(&spares->lock);
-    retired *entry = entry_of(spares, stuck);
-    if (entry) entry->taken = true;
+    entry->taken = true;
     pthread_mutex_unlock(&spares->lock);
     fl_log *log = spare->thread.log;
     if (status < 0) {
@@ -168,8 +161,8 @@ void fl_spares_taken(fl_spares *spares, fl_web *spare, fl_web *stuck, int status
                   "evacuated web thread %u: %s; %u connections moved, %u requests run again, %u "
                   "answered with 503, %u cut, %u tasks lost; run_in_state is for what computes, "
                   "run_blocking for what blocks",
-                  stuck->thread.number, entry ? entry->what : "a handler", done->connections,
-                  done->replayed, done->refused, done->cut, done->tasks);
+                  stuck->thread.number, entry->what, done->connections, done->replayed,
+                  done->refused, done->cut, done->tasks);
 }
 
 static bool has_ended(retired *entry)

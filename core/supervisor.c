@@ -78,12 +78,12 @@ static bool is_gone(const fl_worker *worker)
 
 static bool is_settled(const fl_worker *worker)
 {
-    return !worker->replacement && !worker->wanted;
+    return !worker->replacement && !fl_worker_wants_another(worker);
 }
 
-static void want_replacements(supervisor *self, bool wanted)
+static void want_new_version(supervisor *self, bool wanted)
 {
-    for (unsigned i = 0; i < self->count; i++) self->workers[i].wanted = wanted;
+    for (unsigned i = 0; i < self->count; i++) self->workers[i].wants_new_version = wanted;
 }
 
 /* stopping */
@@ -178,7 +178,7 @@ static void begin_reload(supervisor *self)
     self->failed = false;
     fl_log_printf(self->context.log, FL_LOG_INFO, "reloading");
     (void)fl_notify_reloading(self->manager);
-    want_replacements(self, true);
+    want_new_version(self, true);
 }
 
 static void end_reload(supervisor *self)
@@ -189,11 +189,12 @@ static void end_reload(supervisor *self)
     (void)fl_notify_send(self->manager, status);
 }
 
-/* What broke one replacement breaks the others too: the old ones stay. */
+/* What broke one replacement breaks the others too: the old ones stay, but for those that are
+ * stuck. */
 static void give_up_reload(supervisor *self)
 {
     self->failed = true;
-    want_replacements(self, false);
+    want_new_version(self, false);
 }
 
 static void see_refusals(supervisor *self)
@@ -212,9 +213,8 @@ static bool replace_next(supervisor *self)
         if (self->workers[i].replacement) return true;
     for (unsigned i = 0; i < self->count; i++) {
         fl_worker *worker = &self->workers[i];
-        if (!worker->wanted) continue;
+        if (!fl_worker_wants_another(worker)) continue;
         if (!fl_worker_has_room(worker)) return true;
-        worker->wanted = false;
         if (fl_worker_replace(worker) == 0) return true;
         give_up_reload(self);
     }
@@ -298,7 +298,7 @@ static void fill_context(supervisor *self, char **argv)
     self->context.changed = advance;
 }
 
-static int set_up(supervisor *self, const fl_settings *settings, char **argv)
+static int set_up(supervisor *self, const fl_settings *settings, char **argv, uint64_t retry)
 {
     self->settings = settings;
     self->manager = getenv("NOTIFY_SOCKET");
@@ -306,6 +306,7 @@ static int set_up(supervisor *self, const fl_settings *settings, char **argv)
     self->workers = calloc(self->count, sizeof(*self->workers));
     if (!self->workers) return UV_ENOMEM;
     fill_context(self, argv);
+    self->context.retry = retry;
     struct sigaction hangup;
     bool is_ignored = sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler == SIG_IGN;
     self->has_terminal = has_terminal() && !is_ignored; /* nohup: outlives the terminal */
@@ -329,13 +330,13 @@ static int run(supervisor *self)
     return self->status;
 }
 
-int fl_supervisor_run(const fl_settings *settings, char **argv)
+int fl_supervisor_run(const fl_settings *settings, char **argv, uint64_t retry)
 {
     int status = 1;
     supervisor *self = calloc(1, sizeof(*self));
     int error = self ? uv_loop_init(&self->loop) : UV_ENOMEM;
     if (error) goto fail;
-    error = set_up(self, settings, argv);
+    error = set_up(self, settings, argv, retry);
     if (!error) status = run(self);
     uv_walk(&self->loop, close_handle, NULL);
     (void)uv_run(&self->loop, UV_RUN_DEFAULT);

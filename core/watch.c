@@ -89,10 +89,10 @@ static const char *describe(const fl_web *web, char text[160])
 
 static void help_accept(fl_watch *watch, unsigned number, bool start)
 {
-    fl_web *web = fl_server_web(watch->server, number);
-    if (watch->count < 2 || web->own_listener < 0) return;
+    const fl_web *web = fl_server_web(watch->server, number);
+    if (watch->count < 2) return;
     fl_web *helper = fl_server_web(watch->server, (number + 1) % watch->count);
-    fl_web_help_accept(helper, web->own_listener, start);
+    fl_web_help_accept(helper, start ? web->own_listener : -1);
 }
 
 static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
@@ -128,13 +128,18 @@ static void replace_process(fl_watch *watch, const char *what)
     fl_server_stuck(watch->server, what);
 }
 
+/* It may cost the next thread, too: who wonders finds why in the log. */
 static void send_into_exile(fl_web *web, uint64_t now)
 {
     const fl_thread *thread = &web->thread;
     uint32_t slot = atomic_load_explicit(&thread->running, memory_order_relaxed);
     uint64_t time = thread->settings->exile;
     if (!slot || slot > thread->slot_count || !time) return;
-    fl_exile_send(thread->exile, thread->slots[slot - 1].route, now + time);
+    uint32_t route = atomic_load_explicit(&thread->slots[slot - 1].route, memory_order_relaxed);
+    if (fl_exile_send(thread->exile, route, now + time)) return;
+    char text[128];
+    fl_ledger_route_text(thread->ledger, route, text, sizeof(text));
+    fl_log_printf(thread->log, FL_LOG_WARN, "%s stays on its web thread: no pool can run it", text);
 }
 
 /* One that calls owning functions all the time is in Lua between them. */

@@ -9,6 +9,8 @@
 #include "server.h"
 #include "spares.h"
 
+typedef enum { HELP = 1, LOOK_AGAIN = 2, DRAIN = 4, CLOSE_IDLE = 8, STOP = 16 } stroke;
+
 /* How long the event at hand has waited since the poll returned it. When that stays above the bound
  * for as long as the bound, the thread has more work than it can do, and new requests are told at
  * once; from then on a tenth of the bound is enough to refuse, so that those which are taken are
@@ -36,7 +38,6 @@ bool fl_web_overloaded(fl_web *web)
 typedef struct fl_web_message {
     fl_message message;
     int fd;
-    bool flag;
 } fl_web_message;
 
 static void drop_message(fl_message *message)
@@ -47,12 +48,11 @@ static void drop_message(fl_message *message)
 }
 
 /* false: not delivered; the descriptor is still the caller's. */
-static bool post(fl_web *web, void (*deliver)(fl_message *, void *), int fd, bool flag)
+static bool post(fl_web *web, void (*deliver)(fl_message *, void *), int fd)
 {
     fl_web_message *self = calloc(1, sizeof(*self));
     if (!self) return false;
-    *self = (fl_web_message){
-        .message = {.deliver = deliver, .drop = drop_message}, .fd = fd, .flag = flag};
+    *self = (fl_web_message){.message = {.deliver = deliver, .drop = drop_message}, .fd = fd};
     if (fl_mailbox_post(web->thread.mailbox, &self->message) == 0) return true;
     free(self);
     return false;
@@ -61,29 +61,38 @@ static bool post(fl_web *web, void (*deliver)(fl_message *, void *), int fd, boo
 static void listen_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
-    fl_web_message *self = (fl_web_message *)message;
-    if (fl_listener_open(web, self->fd, false) < 0) close(self->fd);
-    free(self);
-}
-
-void fl_web_listen(fl_web *web, int fd)
-{
-    if (!post(web, listen_here, fd, false)) close(fd);
-}
-
-static void look_again(fl_message *message, void *owner)
-{
-    fl_web *web = owner;
+    int fd = ((fl_web_message *)message)->fd;
     free(message);
+    int status = web->phase == FL_WEB_SERVING ? fl_listener_open(web, fd, false) : UV_ECANCELED;
+    if (status == 0) return;
+    if (status != UV_ECANCELED)
+        fl_log_printf(web->thread.log, FL_LOG_ERROR, "web thread %u cannot accept connections: %s",
+                      web->thread.number, uv_strerror(status));
+    close(fd);
+}
+
+bool fl_web_listen(fl_web *web, int fd)
+{
+    return post(web, listen_here, fd);
+}
+
+static void look_again(fl_web *web)
+{
     if (web->phase == FL_WEB_DRAINING) fl_web_maybe_drained(web);
+}
+
+static void tell(fl_web *web, unsigned strokes)
+{
+    fl_bell_ring(&web->told, web->thread.mailbox, strokes);
 }
 
 static void connect_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
     fl_connection_open(web, ((fl_web_message *)message)->fd);
+    free(message);
     atomic_fetch_sub(&web->counts->arriving, 1);
-    look_again(message, owner);
+    look_again(web);
 }
 
 /* Counted first and asked afterwards, as the other side says that it drains first and counts
@@ -91,9 +100,9 @@ static void connect_here(fl_message *message, void *owner)
 bool fl_web_hand_over(fl_web *web, int fd)
 {
     atomic_fetch_add(&web->counts->arriving, 1);
-    if (!atomic_load(&web->counts->draining) && post(web, connect_here, fd, false)) return true;
+    if (!atomic_load(&web->counts->draining) && post(web, connect_here, fd)) return true;
     atomic_fetch_sub(&web->counts->arriving, 1);
-    (void)post(web, look_again, -1, false); /* it may have seen the count meanwhile */
+    tell(web, LOOK_AGAIN); /* it may have seen the count meanwhile */
     return false;
 }
 
@@ -108,34 +117,20 @@ static void start_helping(fl_web *web, int fd)
         web->listeners->helps_fd = fd;
 }
 
-static void stop_helping(fl_web *web, int fd)
+/* It helps one at a time. */
+static void help(fl_web *web, int fd)
 {
-    for (fl_listener *listener = web->listeners; listener; listener = listener->next) {
-        if (!listener->helping || listener->helps_fd != fd) continue;
-        fl_listener_close(listener);
-        return;
-    }
+    fl_listener *listener = web->listeners;
+    while (listener && !listener->helping) listener = listener->next;
+    if (listener && listener->helps_fd == fd) return;
+    if (listener) fl_listener_close(listener);
+    if (fd >= 0) start_helping(web, fd);
 }
 
-static void help(fl_message *message, void *owner)
+void fl_web_help_accept(fl_web *web, int fd)
 {
-    fl_web *web = owner;
-    fl_web_message *self = (fl_web_message *)message;
-    if (self->flag)
-        start_helping(web, self->fd);
-    else
-        stop_helping(web, self->fd);
-    free(self);
-}
-
-void fl_web_help_accept(fl_web *web, int fd, bool start)
-{
-    fl_web_message *self = calloc(1, sizeof(*self));
-    if (!self) return;
-    *self = (fl_web_message){.message = {.deliver = help, .drop = (void (*)(fl_message *))free},
-                             .fd = fd,
-                             .flag = start};
-    if (fl_mailbox_post(web->thread.mailbox, &self->message) < 0) free(self);
+    atomic_store(&web->help_fd, fd);
+    tell(web, HELP);
 }
 
 static bool requests_ended(const fl_web *web)
@@ -163,11 +158,9 @@ void fl_web_maybe_drained(fl_web *web)
     fl_server_drained(web->thread.server, web);
 }
 
-static void drain_here(fl_message *message, void *owner)
+static void drain(fl_web *web, bool close_idle)
 {
-    fl_web *web = owner;
-    web->closing_idle |= ((fl_web_message *)message)->flag;
-    free(message);
+    web->closing_idle |= close_idle;
     if (web->phase == FL_WEB_ENDED) return;
     if (web->phase == FL_WEB_SERVING) {
         web->phase = FL_WEB_DRAINING;
@@ -179,7 +172,7 @@ static void drain_here(fl_message *message, void *owner)
             if (!listener->helping && web->closing_idle) fl_listener_drain(listener);
             fl_listener_close(listener);
         }
-        fl_server_closed(web->thread.server);
+        fl_server_closed(web->thread.server, web);
     }
     for (fl_connection *c = web->connections, *next; c && web->closing_idle; c = next) {
         next = c->next;
@@ -190,19 +183,22 @@ static void drain_here(fl_message *message, void *owner)
 
 void fl_web_drain(fl_web *web, bool close_idle)
 {
-    (void)post(web, drain_here, -1, close_idle);
-}
-
-static void stop_loop(fl_message *message, void *owner)
-{
-    fl_web *web = owner;
-    free(message);
-    uv_stop(&web->thread.loop);
+    tell(web, close_idle ? DRAIN | CLOSE_IDLE : DRAIN);
 }
 
 void fl_web_stop(fl_web *web)
 {
-    (void)post(web, stop_loop, -1, false);
+    tell(web, STOP);
+}
+
+/* Who hears it may have taken the place of the one that was told. */
+static void heard(fl_bell *bell, unsigned strokes, void *owner)
+{
+    fl_web *web = owner, *addressee = (fl_web *)((char *)bell - offsetof(fl_web, told));
+    if (strokes & HELP) help(web, atomic_load(&addressee->help_fd));
+    if (strokes & LOOK_AGAIN) look_again(web);
+    if (strokes & DRAIN) drain(web, strokes & CLOSE_IDLE);
+    if (strokes & STOP) uv_stop(&web->thread.loop);
 }
 
 /* hooks */
@@ -277,11 +273,11 @@ static void finish(fl_web *web)
 
 /* spare */
 
-typedef struct spare_message {
+struct fl_spare_letter {
     fl_message message;
     unsigned app;
     fl_web *stuck;
-} spare_message;
+};
 
 static fl_spares *spares_of(const fl_web *web)
 {
@@ -324,36 +320,23 @@ static void *run_spare(void *data)
     uv_run(&web->thread.loop, UV_RUN_DEFAULT);
     bool took_place = !web->thread.is_spare;
     finish(web);
-    if (took_place) fl_server_ended(web->thread.server);
+    if (took_place) fl_server_ended(web->thread.server, web);
     return NULL;
-}
-
-static void post_to_spare(fl_web *spare, void (*deliver)(fl_message *, void *), unsigned app,
-                          fl_web *stuck)
-{
-    spare_message *self = calloc(1, sizeof(*self));
-    if (!self) return;
-    *self = (spare_message){.message = {.deliver = deliver, .drop = (void (*)(fl_message *))free},
-                            .app = app,
-                            .stuck = stuck};
-    if (fl_mailbox_post(spare->thread.mailbox, &self->message) < 0) free(self);
 }
 
 static void prepare_here(fl_message *message, void *owner)
 {
-    load_spare(owner, ((spare_message *)message)->app);
-    free(message);
+    load_spare(owner, ((fl_spare_letter *)message)->app);
 }
 
 void fl_web_prepare_spare(fl_web *spare, unsigned app)
 {
-    post_to_spare(spare, prepare_here, app, NULL);
+    (void)fl_mailbox_post(spare->thread.mailbox, &spare->letters[app].message);
 }
 
 static void take_place_here(fl_message *message, void *owner)
 {
-    fl_web *web = owner, *stuck = ((spare_message *)message)->stuck;
-    free(message);
+    fl_web *web = owner, *stuck = ((fl_spare_letter *)message)->stuck;
     fl_evacuation done;
     int status = fl_evacuate(web, stuck, &done);
     fl_spares_taken(spares_of(web), web, stuck, status, &done);
@@ -362,7 +345,27 @@ static void take_place_here(fl_message *message, void *owner)
 
 void fl_web_take_place(fl_web *spare, fl_web *stuck)
 {
-    post_to_spare(spare, take_place_here, 0, stuck);
+    fl_spare_letter *letter = &spare->letters[spare->thread.state_count];
+    letter->stuck = stuck;
+    (void)fl_mailbox_post(spare->thread.mailbox, &letter->message);
+}
+
+static void drop_letter(fl_message *message)
+{
+    (void)message;
+}
+
+/* One for each app, and one more to take a place. */
+static int make_letters(fl_web *spare, unsigned apps)
+{
+    spare->letters = calloc(apps + 1u, sizeof(*spare->letters));
+    if (!spare->letters) return UV_ENOMEM;
+    for (unsigned i = 0; i <= apps; i++) {
+        spare->letters[i].message.deliver = i < apps ? prepare_here : take_place_here;
+        spare->letters[i].message.drop = drop_letter;
+        spare->letters[i].app = i;
+    }
+    return 0;
 }
 
 static void *run_thread(void *data)
@@ -380,7 +383,7 @@ static void *run_thread(void *data)
     }
     uv_run(&thread->loop, UV_RUN_DEFAULT);
     finish(web);
-    fl_server_ended(thread->server);
+    fl_server_ended(thread->server, web);
     return NULL;
 }
 
@@ -395,6 +398,9 @@ int fl_web_init(fl_web *web)
     thread->timing = thread->settings->access_log || thread->settings->admin[0];
     thread->ended = something_ended;
     web->counts = &web->own_counts;
+    fl_bell_init(&web->told, heard);
+    fl_server_will_hear(web);
+    web->help_fd = -1;
     web->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     web->read_buffer = malloc(FL_READ_BUFFER);
     int status = web->read_buffer ? fl_thread_init(thread, web) : UV_ENOMEM;
@@ -419,7 +425,8 @@ int fl_web_start_spare(fl_web *web)
     web->thread.states = calloc(count ? count : 1, sizeof(*web->thread.states));
     if (!web->thread.states) return UV_ENOMEM;
     web->thread.state_count = (unsigned)count;
-    return fl_thread_start(&web->thread, run_spare, web);
+    int status = make_letters(web, web->thread.state_count);
+    return status < 0 ? status : fl_thread_start(&web->thread, run_spare, web);
 }
 
 void fl_web_join(fl_web *web)
@@ -431,5 +438,6 @@ void fl_web_close(fl_web *web)
 {
     fl_thread_close(&web->thread);
     free(web->read_buffer);
+    free(web->letters);
     close(web->spare_fd);
 }

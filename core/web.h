@@ -9,10 +9,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bell.h"
 #include "listener.h"
 #include "thread.h"
 
 #define FL_READ_BUFFER 65536
+#define FL_WEB_FAILURE 2048
+
+typedef struct fl_spare_letter fl_spare_letter;
 
 typedef enum { FL_WEB_LOADING, FL_WEB_SERVING, FL_WEB_DRAINING, FL_WEB_ENDED } fl_web_phase;
 
@@ -43,6 +47,12 @@ struct fl_web {
     unsigned connections_most;
     int spare_fd; /* given up for a moment when descriptors run out */
     char *read_buffer;
+
+    fl_bell told;                 /* what other threads want of it */
+    _Atomic int help_fd;          /* the socket that it is to help to accept on; -1: none */
+    fl_spare_letter *letters;     /* to a spare one; each is sent once */
+    fl_bell says;                 /* to the server */
+    char failure[FL_WEB_FAILURE]; /* why it cannot be loaded; written once, before it says so */
 };
 
 /* *boot*, the server's main thread: makes the loop and mailbox; the thread's fields up to the claim
@@ -58,11 +68,11 @@ void fl_web_close(fl_web *web); /* after join */
 /* Any thread. */
 void fl_web_prepare_spare(fl_web *spare, unsigned app); /* loads it; fl_spares_loaded */
 void fl_web_take_place(fl_web *spare, fl_web *stuck);   /* evacuation.h; fl_spares_taken */
-void fl_web_listen(fl_web *web, int fd);
+bool fl_web_listen(fl_web *web, int fd); /* false: no memory, fd is still the caller's */
 void fl_web_drain(fl_web *web, bool close_idle);
 void fl_web_stop(fl_web *web);              /* runs the stop hooks and ends the thread */
 bool fl_web_hand_over(fl_web *web, int fd); /* false: it takes no more, fd is still the caller's */
-void fl_web_help_accept(fl_web *web, int fd, bool start);
+void fl_web_help_accept(fl_web *web, int fd); /* beside its own; one at a time; -1: none */
 
 /* *loop*. */
 void fl_web_maybe_drained(fl_web *web);

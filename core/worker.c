@@ -2,13 +2,15 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 #define DRAINING_MOST 16    /* replaced processes per worker; further reloads wait for one to end */
 #define DEATHS_AT_ONCE 3    /* that many within DEATHS_PERIOD are followed by a restart at once, */
 #define DEATHS_PERIOD 10000 /* ms */
 #define DELAY_FIRST 100     /* then after this, ms, */
 #define DELAY_MOST 5000     /* doubled up to this when it does not even start */
-#define STUCK_PERIOD 60000  /* ms between two replacements because of STUCK */
+#define STUCK_PERIOD 60000  /* ms between two replacements because of STUCK, */
+#define RETRY_MOST 60000    /* and at most between two attempts when they fail */
 #define NOW_PATIENCE 500    /* ms from NOW to SIGKILL */
 #define DRAIN_PATIENCE 1000 /* ms beyond the drain time, to end in */
 #define REQUESTS_NAMED 10   /* per line of the log */
@@ -120,16 +122,40 @@ static void at_stuck(uv_timer_t *timer)
     const fl_child *current = worker->current;
     if (worker->stopping || worker->replacement || !current || !current->stuck) return;
     worker->last_stuck = uv_now(loop_of(worker));
-    worker->wanted = true;
+    worker->wants_unstuck = true;
     worker->context->changed(worker->context->data);
 }
 
-static void replace_stuck(fl_worker *worker)
+static uint64_t until_due(const fl_worker *worker)
 {
     uint64_t now = uv_now(loop_of(worker)), due = worker->last_stuck + STUCK_PERIOD;
-    uint64_t delay = worker->last_stuck == 0 || due <= now ? 0 : due - now;
-    if (!uv_is_active((uv_handle_t *)&worker->stuck))
-        (void)uv_timer_start(&worker->stuck, at_stuck, delay, 0);
+    return worker->last_stuck == 0 || due <= now ? 0 : due - now;
+}
+
+static uint64_t back_off(fl_worker *worker)
+{
+    uint64_t doubled = worker->stuck_delay ? 2 * worker->stuck_delay : worker->context->retry;
+    return worker->stuck_delay = doubled < RETRY_MOST ? doubled : RETRY_MOST;
+}
+
+static void log_retry(const fl_worker *worker, fl_slice failure, uint64_t delay)
+{
+    const fl_log_field fields[] = {
+        worker_field(worker), fl_field_integer("pid", worker->current->process.pid),
+        fl_field_text("reason", failure), fl_field_number("again_in_s", (double)delay / 1000)};
+    fl_log_line(worker->context->log, FL_LOG_ERROR,
+                FL_SLICE("the stuck server process could not be replaced"), fields,
+                sizeof(fields) / sizeof(*fields));
+}
+
+/* `failure`: why the attempt before this one failed; empty: there has been none. */
+static void replace_stuck(fl_worker *worker, fl_slice failure)
+{
+    if (!failure.size && uv_is_active((uv_handle_t *)&worker->stuck)) return;
+    if (!failure.size) worker->stuck_delay = 0;
+    uint64_t delay = failure.size ? back_off(worker) : until_due(worker);
+    if (failure.size) log_retry(worker, failure, delay);
+    (void)uv_timer_start(&worker->stuck, at_stuck, delay, 0);
 }
 
 /* what a process says */
@@ -140,6 +166,7 @@ static void promote(fl_worker *worker)
     worker->current = worker->replacement;
     worker->replacement = NULL;
     worker->deaths = 0;
+    (void)uv_timer_stop(&worker->stuck);
     log_child(worker, worker->current, FL_LOG_INFO, FL_SLICE("new server process serves"), NULL);
     if (old) leave(worker, old, FL_CONTROL_REPLACED);
 }
@@ -155,7 +182,7 @@ static void child_stuck(fl_worker *worker, fl_child *child, const char *text)
 {
     if (child != worker->current || worker->stopping) return;
     log_child(worker, child, FL_LOG_ERROR, FL_SLICE("server process is stuck"), text);
-    replace_stuck(worker);
+    replace_stuck(worker, (fl_slice){0});
 }
 
 static void child_message(void *data, fl_child *child, fl_control_kind kind, const char *text)
@@ -190,6 +217,20 @@ static void leaver_ended(fl_worker *worker, const fl_child *child)
         log_child(worker, child, FL_LOG_INFO, FL_SLICE("server process ended"), NULL);
 }
 
+/* What it said itself, if it did. */
+static void describe_failure(const fl_child *child, char text[FL_CONTROL_TEXT])
+{
+    fl_buffer how;
+    fl_buffer_init(&how);
+    fl_child_describe_end(child, &how);
+    if (child->reason[0])
+        (void)snprintf(text, FL_CONTROL_TEXT, "%s", child->reason);
+    else
+        (void)snprintf(text, FL_CONTROL_TEXT, "the server process ended before it served: %.*s",
+                       (int)how.size, how.data);
+    fl_buffer_close(&how);
+}
+
 static void replacement_ended(fl_worker *worker, const fl_child *child)
 {
     worker->refused = true;
@@ -200,26 +241,16 @@ static void replacement_ended(fl_worker *worker, const fl_child *child)
     }
     log_end(worker, child, FL_LOG_ERROR,
             FL_SLICE("the replacement failed, the old server process keeps serving"));
-    if (worker->current->stuck) replace_stuck(worker);
-}
-
-static void first_failed(fl_worker *worker, const fl_child *child)
-{
-    fl_buffer how;
-    fl_buffer_init(&how);
-    fl_child_describe_end(child, &how);
-    if (child->reason[0])
-        (void)snprintf(worker->failure, sizeof(worker->failure), "%s", child->reason);
-    else
-        (void)snprintf(worker->failure, sizeof(worker->failure),
-                       "the server process ended before it served: %.*s", (int)how.size, how.data);
-    fl_buffer_close(&how);
+    if (!worker->current->stuck) return;
+    char why[FL_CONTROL_TEXT];
+    describe_failure(child, why);
+    replace_stuck(worker, fl_slice_of(why, strcspn(why, "\n")));
 }
 
 static void current_ended(fl_worker *worker, const fl_child *child)
 {
     if (!worker->has_started) {
-        first_failed(worker, child);
+        describe_failure(child, worker->failure);
         return;
     }
     log_end(worker, child, FL_LOG_ERROR,
@@ -289,8 +320,13 @@ void fl_worker_listen(fl_worker *worker, const int *fds, size_t count, bool shar
 
 int fl_worker_replace(fl_worker *worker)
 {
+    worker->wants_new_version = worker->wants_unstuck = false;
     int error = start_child(worker, &worker->replacement);
-    if (error) return error;
+    if (error) {
+        bool is_stuck = worker->current && worker->current->stuck;
+        if (is_stuck) replace_stuck(worker, fl_slice_from_string(uv_strerror(error)));
+        return error;
+    }
     (void)uv_timer_stop(&worker->restart); /* it takes over when there is none now */
     log_child(worker, worker->replacement, FL_LOG_INFO, FL_SLICE("new server process starts"),
               NULL);
@@ -300,10 +336,15 @@ int fl_worker_replace(fl_worker *worker)
 void fl_worker_stop(fl_worker *worker, fl_control_kind kind)
 {
     worker->stopping = true;
-    worker->wanted = false;
+    worker->wants_new_version = worker->wants_unstuck = false;
     (void)uv_timer_stop(&worker->restart);
     (void)uv_timer_stop(&worker->stuck);
     for (fl_child *child = worker->children; child; child = child->next) leave(worker, child, kind);
+}
+
+bool fl_worker_wants_another(const fl_worker *worker)
+{
+    return worker->wants_new_version || worker->wants_unstuck;
 }
 
 bool fl_worker_is_loaded(const fl_worker *worker)

@@ -18,6 +18,7 @@ typedef struct fl_worker_context { /* what all workers share */
     fl_child_program program;
     fl_log *log;
     uint64_t drain; /* ms */
+    uint64_t retry; /* ms before a stuck process is tried to be replaced again, at first */
     void *data;
     void (*changed)(void *data); /* look at the workers and take the next step */
 } fl_worker_context;
@@ -29,8 +30,10 @@ typedef struct fl_worker {
     fl_child *current, *replacement;
     bool has_started; /* has been READY once: from now on it is started again when it ends */
     bool stopping;
-    bool wanted;  /* a replacement is, but has not been started; for the supervisor to see to */
-    bool refused; /* the replacement failed; the supervisor clears it */
+    /* a replacement is to be started, by the supervisor */
+    bool wants_new_version;        /* of a reload; the supervisor's, until it is */
+    bool wants_unstuck;            /* whatever becomes of a reload or of other workers */
+    bool refused;                  /* the replacement failed; the supervisor clears it */
     char failure[FL_CONTROL_TEXT]; /* why the first start failed */
 
     const int *listeners;  /* the supervisor's */
@@ -40,6 +43,7 @@ typedef struct fl_worker {
     unsigned restarts;               /* in all */
     unsigned deaths;                 /* of late */
     uint64_t last_death, last_stuck; /* ms of the loop's clock; 0 = never */
+    uint64_t stuck_delay;            /* ms, before the next attempt to replace a stuck one */
     uv_timer_t restart, stuck;
 } fl_worker;
 
@@ -51,12 +55,14 @@ void fl_worker_start(fl_worker *worker);
 /* Gives these to the process that is LOADED and to every later one. */
 void fl_worker_listen(fl_worker *worker, const int *fds, size_t count, bool shared);
 
-/* Starts a replacement; there must be none. 0 or a negative uv code. */
+/* Starts a replacement, which is then wanted no more; there must be none. 0 or a negative uv code:
+ * a stuck process will want one again. */
 int fl_worker_replace(fl_worker *worker);
 
 /* Sends STOP or NOW to all its processes and starts no more. */
 void fl_worker_stop(fl_worker *worker, fl_control_kind kind);
 
+bool fl_worker_wants_another(const fl_worker *worker);
 bool fl_worker_is_loaded(const fl_worker *worker);
 bool fl_worker_has_room(const fl_worker *worker);  /* for one more that drains */
 bool fl_worker_is_closed(const fl_worker *worker); /* none of its processes holds a listener */

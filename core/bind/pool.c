@@ -10,6 +10,7 @@
 #include "../pool_thread.h"
 #include "op.h"
 #include "pieces.h"
+#include "remote.h"
 #include "server.h"
 #include "thread.h"
 
@@ -201,6 +202,16 @@ static uint64_t chain_of(const fl_state *state)
     return starting ? bit(((fl_pool_thread *)state->thread)->pool) : 0;
 }
 
+/* A handler that is in the cpu pool by exile, and calls it. */
+static void send_home(const fl_state *state)
+{
+    fl_request *request = state->running ? state->running->request : NULL;
+    if (!request) return;
+    fl_claim_take(&state->thread->claim);
+    (void)fl_remote_send_home(request, "calls the cpu pool itself");
+    fl_claim_give(&state->thread->claim);
+}
+
 /* nil, error */
 static int refuse_cycle(lua_State *L, const fl_pool *pool, uint64_t chain)
 {
@@ -308,7 +319,10 @@ static int pool_run(lua_State *L)
                           fl_pool_options_of(pool)->name);
     fl_state *state = fl_state_of(L);
     uint64_t chain = chain_of(state);
-    if (chain & bit(pool)) return refuse_cycle(L, pool, chain);
+    if (chain & bit(pool)) {
+        send_home(state);
+        return refuse_cycle(L, pool, chain);
+    }
     pool_op *self = (pool_op *)fl_op_prepare(L, sizeof(*self),
                                              kind == FL_JOB_STREAM ? &stream_kind : &job_kind);
     fl_job *job = self->job = fl_job_reuse(state, pool, kind);

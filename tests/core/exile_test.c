@@ -45,4 +45,41 @@ TEST(when_there_are_too_many_the_oldest_comes_home_early)
         CHECK(fl_exile_has(&exile, route, 50));
 }
 
+TEST(a_route_that_no_pool_can_serve_is_not_sent_into_exile)
+{
+    fl_exile exile = {0};
+    CHECK(fl_exile_exempt(&exile, 7));
+    CHECK(!fl_exile_send(&exile, 7, 100));
+    CHECK(fl_exile_send(&exile, 8, 100));
+    CHECK(!fl_exile_has(&exile, 7, 50));
+    CHECK(fl_exile_has(&exile, 8, 50));
+}
+
+TEST(a_route_that_turns_out_to_be_such_comes_home_at_once)
+{
+    fl_exile exile = {0};
+    fl_exile_send(&exile, 7, 100);
+    fl_exile_send(&exile, 8, 100);
+    CHECK(fl_exile_exempt(&exile, 7));
+    CHECK(!fl_exile_has(&exile, 7, 50));
+    CHECK(fl_exile_has(&exile, 8, 50));
+}
+
+TEST(it_is_found_out_once)
+{
+    fl_exile exile = {0};
+    CHECK(fl_exile_exempt(&exile, FL_LEDGER_ROUTES - 1));
+    CHECK(!fl_exile_exempt(&exile, FL_LEDGER_ROUTES - 1));
+    CHECK(fl_exile_exempt(&exile, FL_LEDGER_ROUTES - 2));
+}
+
+TEST(the_number_that_many_routes_may_have_is_never_exempt)
+{
+    fl_exile exile = {0};
+    CHECK(!fl_exile_exempt(&exile, 0));
+    CHECK(!fl_exile_exempt(&exile, FL_LEDGER_ROUTES));
+    CHECK(fl_exile_send(&exile, 0, 100));
+    CHECK(fl_exile_has(&exile, 0, 50));
+}
+
 TEST_MAIN

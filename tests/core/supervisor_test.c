@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -24,6 +25,7 @@
 #include "test.h"
 
 #define TEXT_MAX 16384
+#define RETRY 100 /* ms */
 
 static void read_file(const char *path, char text[TEXT_MAX])
 {
@@ -33,7 +35,8 @@ static void read_file(const char *path, char text[TEXT_MAX])
     if (file) (void)fclose(file);
 }
 
-/* the server process: modes serve, fail, die, slow, stubborn, stuck */
+/* the server process: modes serve, fail, slow fail, die, slow, stubborn, stuck, and patient:
+ * serves until the mode is another one, and is stuck from then on */
 
 typedef struct player {
     char mode[TEXT_MAX];
@@ -56,8 +59,8 @@ static void play_loading(player *self)
     fl_ledger *ledger;
     read_file(getenv("TEST_MODE"), self->mode);
     if (plays(self, "die")) _exit(7);
-    if (plays(self, "slow")) (void)poll(NULL, 0, 100);
-    if (plays(self, "fail")) {
+    if (plays(self, "slow") || plays(self, "slow fail")) (void)poll(NULL, 0, 100);
+    if (plays(self, "fail") || plays(self, "slow fail")) {
         say(FL_CONTROL_FAILED, "apps/shop/app.lua:3: what a mess");
         _exit(3);
     }
@@ -113,6 +116,13 @@ static void play_control(player *self)
         _exit(0);
 }
 
+static void play_patient(player *self)
+{
+    if (!plays(self, "patient")) return;
+    read_file(getenv("TEST_MODE"), self->mode);
+    if (!plays(self, "patient")) say(FL_CONTROL_STUCK, "GET /loop has run for 1 s");
+}
+
 __attribute__((constructor)) static void play_server(void)
 {
     static player self;
@@ -122,7 +132,8 @@ __attribute__((constructor)) static void play_server(void)
     play_loading(&self);
     self.watched[self.count++] = (struct pollfd){FL_CONTROL_FD, POLLIN, 0};
     for (;;) {
-        (void)poll(self.watched, self.count, -1);
+        (void)poll(self.watched, self.count, plays(&self, "patient") ? 2 : -1);
+        play_patient(&self);
         play_control(&self);
         play_answers(&self);
     }
@@ -189,7 +200,7 @@ static void run_supervisor(const place *where)
     (void)dup2(log, 2);
     (void)setenv("TEST_MODE", where->mode, 1);
     (void)setenv("NOTIFY_SOCKET", where->notify, 1);
-    exit(fl_supervisor_run(&where->settings, argv)); /* so that a leak check has its say */
+    exit(fl_supervisor_run(&where->settings, argv, RETRY)); /* so that a leak check has its say */
 }
 
 static bool start(place *where)
@@ -280,12 +291,13 @@ static answer ask(const place *where)
     return from;
 }
 
+/* Its pid; 0: there is no other one. */
 static int ask_until_other_than(const place *where, int pid)
 {
     int other = pid;
     for (uint64_t until = now() + 2000; other == pid && now() < until; pause_for(1))
         other = ask(where).pid;
-    return other;
+    return other == pid ? 0 : other;
 }
 
 static bool logged(place *where, const char *text)
@@ -540,6 +552,62 @@ TEST(a_stuck_process_is_replaced)
     CHECK(logged(&where, "GET /loop has run for 1 s"));
     CHECK(logged(&where, "new server process serves"));
     CHECK(ask(&where).pid > 0);
+    CHECK_EQUAL_INT(stop(&where), 0);
+    remove_place(&where);
+}
+
+TEST(a_stuck_process_is_tried_to_be_replaced_less_and_less_often_until_it_is)
+{
+    CHECK(make_place(&where, "patient") && start(&where));
+    answer from = ask(&where);
+    uint64_t began = now();
+    set_mode(&where, "fail");
+    CHECK(logged(&where, "the stuck server process could not be replaced"));
+    CHECK(logged(&where, "what a mess\" again_in_s=0.1\n"));
+    CHECK(logged(&where, "what a mess\" again_in_s=0.2\n"));
+    CHECK(now() - began >= 100);
+    CHECK_EQUAL_INT(ask(&where).pid, from.pid);
+    set_mode(&where, "serve");
+    CHECK(ask_until_other_than(&where, from.pid) > 0);
+    CHECK(now() - began >= 300);
+    CHECK_EQUAL_INT(stop(&where), 0);
+    remove_place(&where);
+}
+
+/* Restores it when `most` is 0. */
+static bool limit_descriptors(const place *of, rlim_t most)
+{
+    struct rlimit limit;
+    if (prlimit(of->supervisor, RLIMIT_NOFILE, NULL, &limit) != 0) return false;
+    limit.rlim_cur = most ? most : limit.rlim_max;
+    return prlimit(of->supervisor, RLIMIT_NOFILE, &limit, NULL) == 0;
+}
+
+TEST(a_replacement_of_a_stuck_process_that_cannot_be_started_is_tried_again)
+{
+    CHECK(make_place(&where, "patient") && start(&where));
+    answer from = ask(&where);
+    CHECK(limit_descriptors(&where, 3));
+    set_mode(&where, "serve");
+    CHECK(logged(&where, "reason=\"too many open files\" again_in_s=0.1\n"));
+    CHECK(limit_descriptors(&where, 0));
+    CHECK(ask_until_other_than(&where, from.pid) > 0);
+    CHECK_EQUAL_INT(stop(&where), 0);
+    remove_place(&where);
+}
+
+TEST(a_replacement_that_fails_takes_no_other_stuck_worker_its_own)
+{
+    CHECK(make_place(&where, "patient"));
+    where.settings.workers = 2;
+    CHECK(start(&where));
+    CHECK(ask(&where).pid > 0);
+    set_mode(&where, "slow fail"); /* while one is made, the other one is wanted */
+    CHECK(logged(&where, "the stuck server process could not be replaced"));
+    set_mode(&where, "serve");
+    for (uint64_t until = now() + 3000; now() < until; pause_for(2))
+        if (times_logged(&where, "new server process serves") == 2) break;
+    CHECK_EQUAL_INT(times_logged(&where, "new server process serves"), 2);
     CHECK_EQUAL_INT(stop(&where), 0);
     remove_place(&where);
 }

@@ -835,3 +835,94 @@ describe("a server on one socket for all threads", function()
     server:stop()
   end)
 end)
+
+describe("a route that no pool can run", function()
+  local app = [[
+local ffi = require "ffi"
+local fl = require "fasterlua"
+local app = fl.app { title = "homebound" }
+
+ffi.cdef "typedef struct { long seconds, nanoseconds; } h_time;"
+ffi.cdef "int clock_gettime(int clock, h_time *time);"
+local time = ffi.new("h_time")
+local function spin(seconds) -- compiled, so that nothing can interrupt it
+  local function cpu()
+    ffi.C.clock_gettime(3, time)
+    return tonumber(time.seconds) + tonumber(time.nanoseconds) / 1e9
+  end
+  local till = cpu() + seconds
+  while cpu() < till do end
+end
+for _ = 1, 100 do spin(0.00001) end
+
+app:get("/stream", function(req)
+  if req.query.spin then spin(0.5) end
+  return fl.stream(function(write) write "streamed by " write(fl.here().pool or "a web thread") end)
+end)
+app:get("/call", function(req)
+  if req.query.spin then spin(0.5) end
+  return fl.await(fl.run_in_state(function() return "called" end))
+end)
+app:get("/try", function(req)
+  if req.query.spin then spin(0.5) end
+  local ok, result = pcall(function()
+    return fl.await(fl.run_in_state(function() return "called" end))
+  end)
+  return ok and result or "did without"
+end)
+
+return app
+]]
+  local server
+
+  before_each(function()
+    server = serve({ exile = "60s" }, { a = app })
+  end)
+
+  after_each(function()
+    server:stop()
+  end)
+
+  local function expect_home(path, body)
+    local response = server:get(path)
+    assert.equal(body, response.body)
+    assert.equal(200, response.status)
+  end
+
+  -- Once for all its requests.
+  local function expect_told(path, why)
+    local line = "GET " .. path .. " comes home from the cpu pool and stays on its web thread: "
+      .. why
+    server:wait_log(line)
+    assert.equal(1, count_lines(server, line))
+  end
+
+  it("stays where it is when it is known to stream", function()
+    expect_home("/a/stream", "streamed by a web thread")
+    expect(stick(server, "/a/stream?spin=yes"), 503)
+    server:wait_log("GET /a/stream stays on its web thread: no pool can run it")
+    expect_home("/a/stream", "streamed by a web thread")
+  end)
+
+  it("comes home as soon as it turns out to stream: one request is asked to try again", function()
+    expect(stick(server, "/a/stream?spin=yes"), 503)
+    local response = server:get("/a/stream")
+    assert.equal(503, response.status)
+    assert.equal("1", response.headers["retry-after"])
+    expect_told("/a/stream", "it streams, which no pool can do")
+    for _ = 1, 3 do expect_home("/a/stream", "streamed by a web thread") end
+    assert.is_nil(server:log():find("cannot be sent", 1, true))
+    assert.equal(1, server:metrics().fasterlua_evacuations_total)
+  end)
+
+  it("comes home as soon as it calls the cpu pool itself, and may answer all the same", function()
+    expect(stick(server, "/a/call?spin=yes"), 503)
+    assert.equal(503, server:get("/a/call").status)
+    expect_told("/a/call", "it calls the cpu pool itself")
+    expect_home("/a/call", "called")
+    expect(stick(server, "/a/try?spin=yes"), 503)
+    expect_home("/a/try", "did without")
+    expect_told("/a/try", "it calls the cpu pool itself")
+    expect_home("/a/try", "called")
+  end)
+end)

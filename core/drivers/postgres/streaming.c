@@ -360,10 +360,14 @@ static void drop_oldest(fl_pg_connection *self)
                       self->pg->db.name);
 }
 
+/* One that is missing would never be missed: who listens is told by losing the connection. */
 static void keep_notice(fl_pg_connection *self, uint32_t sender, fl_slice channel, fl_slice payload)
 {
     fl_pg_notice *notice = malloc(sizeof(*notice) + channel.size + payload.size);
-    if (!notice) return;
+    if (!notice) {
+        fl_pg_connection_lost(self, "not enough memory for what the server sends", false);
+        return;
+    }
     *notice = (fl_pg_notice){
         .sender = sender, .channel_size = channel.size, .size = channel.size + payload.size};
     memcpy(notice->text, channel.data, channel.size);
