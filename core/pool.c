@@ -8,18 +8,13 @@
 #include <time.h>
 
 #include "log.h"
+#include "pool_overdue.h"
 #include "pool_thread.h"
 #include "server.h"
 
 #define CALLED_AT_ONCE 32 /* jobs that may come before a thread is called for them */
 
-/* ns after its deadline that a job has to notice, and then to be stopped by a signal; one that is
- * awaiting or being packed, to which no signal is sent, is on its way out and has longer */
-#define NOTICE 20000000u
-#define INTERRUPTION 50000000u
-#define BLOCKED 400000000u
-#define WAY_OUT 500000000u
-#define OVERDUE 10000000u /* ns that a job has lain in the queue */
+#define LAIN 10000000u    /* ns that a job has lain in the queue: a thread may be missing */
 #define SHORT 1000000u    /* ns: what such a job costs is mostly the sending */
 #define FIRST_NUMBER 1024 /* of a pool's thread: there are fewer web threads */
 #define LAST_NUMBER 65535 /* a request's number has 16 bits for its thread */
@@ -431,29 +426,12 @@ void fl_pool_call(fl_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
-static bool is_timeout(const char *reason)
-{
-    return strcmp(reason, "timeout") == 0;
-}
-
 static void count_cancelled(fl_pool *pool, const char *reason)
 {
-    if (is_timeout(reason))
+    if (strcmp(reason, "timeout") == 0)
         pool->stats.timed_out++;
     else
         pool->stats.cancelled++;
-}
-
-/* Its waiter's patience is at an end: so is the job's time, however late it began. */
-static void cancel_running(fl_job *job, const char *reason)
-{
-    fl_pool_thread *thread = job->thread;
-    uint64_t now = uv_hrtime();
-    if (is_timeout(reason) && !thread->retired && (!thread->deadline || now < thread->deadline))
-        thread->deadline = now;
-    if (atomic_load(&job->cancelled)) return;
-    atomic_store(&job->cancelled, reason);
-    fl_pool_thread_cancel(thread, job);
 }
 
 bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
@@ -466,7 +444,7 @@ bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
         count_cancelled(pool, reason);
         dropped = true;
     } else if (job->phase == FL_JOB_RUNNING) {
-        cancel_running(job, reason);
+        fl_pool_thread_cancel(job->thread, reason);
     }
     pthread_mutex_unlock(&pool->lock);
     if (dropped) fl_job_release(job);
@@ -500,7 +478,7 @@ static void drop_orphans(fl_pool *pool)
     }
     for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
         if (thread->job && fl_address_is_closed(thread->job->reply))
-            cancel_running(thread->job, "cancelled");
+            fl_pool_thread_cancel(thread, "cancelled");
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -654,7 +632,7 @@ void fl_pools_thread_ended(fl_pools *pools)
     if (has_before) pthread_join(before, NULL);
 }
 
-/* jobs past their time */
+/* the watch thread's look */
 
 static bool may_retire(fl_pool *pool, uint64_t now)
 {
@@ -696,73 +674,12 @@ static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
     if (pool->thread_count == 0 && size_now(pool) == 0) send_all_home(pool, FL_JOB_EXHAUSTED);
 }
 
-/* Odd turns are in Lua, or in one of our own functions that Lua has called. */
-static bool is_in_lua(fl_pool_thread *thread, uint64_t *turn)
-{
-    (void)fl_claim_look(&thread->thread.claim, turn);
-    return *turn % 2 == 1;
-}
-
-/* Again and again: a signal that finds it in one of our own functions has no effect. */
-static void interrupt(fl_pool_thread *thread, uint64_t turn)
-{
-    fl_interrupt(&thread->thread, turn, "timeout", 504);
-}
-
-/* On a crowded machine a thread may not have run at all since its first signal: it has so much time
- * of the processor to end, or, when it uses none, is blocked. */
-static bool resists(fl_pool_thread *thread, uint64_t turn, uint64_t late)
-{
-    uint64_t used = fl_thread_cpu_time(&thread->thread);
-    if (thread->interrupted != turn) {
-        thread->interrupted = turn;
-        thread->used_then = used;
-    }
-    if (late <= NOTICE + INTERRUPTION) return false;
-    return used - thread->used_then > INTERRUPTION / 2 || late > NOTICE + BLOCKED;
-}
-
-static void escalate(fl_pool *pool, fl_pool_thread *thread, uint64_t late, uint64_t now)
-{
-    if (late <= NOTICE || pool->options.process) return; /* the thread itself kills its process */
-    uint64_t turn;
-    bool in_lua = is_in_lua(thread, &turn);
-    if (in_lua ? resists(thread, turn, late) : late > NOTICE + WAY_OUT)
-        retire(pool, thread, now);
-    else if (in_lua)
-        interrupt(thread, turn);
-}
-
-/* Tasks that a job has detached, or that run after it: no longer at a stretch than a job. */
-static void look_at_rest(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
-{
-    uint64_t turn;
-    if (!is_in_lua(thread, &turn) || turn != thread->turn) {
-        thread->turn = turn;
-        thread->turn_since = now;
-        return;
-    }
-    uint64_t held = now - thread->turn_since, most = pool->options.timeout;
-    if (most && held > most) escalate(pool, thread, held - most, now);
-}
-
-static void look_at(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
-{
-    fl_job *job = thread->job;
-    if (!job) {
-        look_at_rest(pool, thread, now);
-    } else if (thread->deadline && now >= thread->deadline) {
-        cancel_running(job, "timeout");
-        escalate(pool, thread, now - thread->deadline, now);
-    }
-}
-
 /* A thread may be missing because it could not be started, or was retired too soon after others;
  * and the one that was called may still be busy with what a job left behind. */
 static void look_at_queue(fl_pool *pool, uint64_t now)
 {
     const fl_job *first = pool->first;
-    if (first && now > first->submitted + OVERDUE) provide_thread(pool);
+    if (first && now > first->submitted + LAIN) provide_thread(pool);
 }
 
 void fl_pools_look(fl_pools *pools, uint64_t now)
@@ -773,7 +690,7 @@ void fl_pools_look(fl_pools *pools, uint64_t now)
         pthread_mutex_lock(&pool->lock);
         for (fl_pool_thread *thread = pool->threads, *next; thread; thread = next) {
             next = thread->next;
-            look_at(pool, thread, now);
+            if (fl_pool_overdue(thread, &pool->options, now)) retire(pool, thread, now);
         }
         look_at_queue(pool, now);
         pthread_mutex_unlock(&pool->lock);
@@ -805,7 +722,7 @@ static void stop(fl_pool *pool)
     close_locked(pool);
     send_all_home(pool, FL_JOB_CANCELLED);
     for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
-        if (thread->job) cancel_running(thread->job, "shutdown");
+        if (thread->job) fl_pool_thread_cancel(thread, "shutdown");
     pthread_mutex_unlock(&pool->lock);
 }
 

@@ -23,7 +23,6 @@ void fl_pool_thread_run_loop(fl_pool_thread *self, uv_run_mode mode)
     self->looping = false;
 }
 
-/* A process may end while it has nothing to do. */
 /* A connection that a job has opened is looked after until it has been closed as idle. */
 static bool waits_for_sockets(const fl_pool_thread *self)
 {
@@ -32,6 +31,7 @@ static bool waits_for_sockets(const fl_pool_thread *self)
     return false;
 }
 
+/* A process may end while it has nothing to do. */
 bool fl_pool_thread_may_sleep(const fl_pool_thread *self)
 {
     return !self->process && fl_thread_is_quiet(&self->thread) && !waits_for_sockets(self);
@@ -50,10 +50,15 @@ static fl_job *job_of_cancel(fl_message *message)
     return (fl_job *)((char *)message - offsetof(fl_job, cancel));
 }
 
+static bool is_timeout(const char *reason)
+{
+    return strcmp(reason, "timeout") == 0;
+}
+
 static void cancel_request(fl_pool_thread *self, const char *reason)
 {
     fl_request *request = self->request;
-    request->timed_out = strcmp(reason, "timeout") == 0;
+    request->timed_out = is_timeout(reason);
     if (self->waiting) {
         self->waiting = false;
         fl_handler_fail(request, request->timed_out ? 504 : 503);
@@ -79,9 +84,20 @@ static void drop_cancel(fl_message *message)
     fl_job_release(job_of_cancel(message));
 }
 
-void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job)
+/* Its waiter's patience is at an end: so is the job's time, however late it began. */
+static void end_its_time(fl_pool_thread *thread)
 {
-    if (job->cancel.deliver) return;
+    uint64_t now = uv_hrtime();
+    if (thread->retired || (thread->deadline && now >= thread->deadline)) return;
+    thread->deadline = now;
+}
+
+void fl_pool_thread_cancel(fl_pool_thread *thread, const char *reason)
+{
+    fl_job *job = thread->job;
+    if (is_timeout(reason)) end_its_time(thread);
+    if (atomic_load(&job->cancelled)) return;
+    atomic_store(&job->cancelled, reason);
     job->cancel = (fl_message){.deliver = deliver_cancel, .drop = drop_cancel};
     fl_job_hold(job);
     if (fl_mailbox_post(thread->thread.mailbox, &job->cancel) < 0) fl_job_release(job);
@@ -170,7 +186,7 @@ static void keep_failure(fl_pool_thread *self, fl_job *job, fl_task *task, int s
     const char *cancelled = atomic_load(&job->cancelled);
     if (is_memory_error(task, status)) {
         keep_out_of_memory(self, job);
-    } else if (cancelled && strcmp(cancelled, "timeout") == 0) {
+    } else if (cancelled && is_timeout(cancelled)) {
         job->outcome = FL_JOB_TIMED_OUT;
     } else if (cancelled && fl_task_was_cancelled(task)) {
         job->outcome = FL_JOB_CANCELLED;

@@ -61,8 +61,9 @@ struct fl_pool_thread {
 /* With the pool's lock held: it will take jobs. 0 or a negative uv code. */
 int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool);
 
-/* With the pool's lock held: tells the job's tasks, at their next await, once. */
-void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job);
+/* With the pool's lock held: tells the tasks of the job that it runs, at their next await, once.
+ * `reason` is static text; "timeout" ends the job's time too. */
+void fl_pool_thread_cancel(fl_pool_thread *thread, const char *reason);
 
 /* With the pool's lock held: an idle one looks for work. */
 void fl_pool_thread_summon(fl_pool_thread *thread);
