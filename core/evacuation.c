@@ -7,7 +7,7 @@
 
 #include "connection.h"
 #include "handler.h"
-#include "pool.h"
+#include "pools.h"
 #include "profile.h"
 #include "readiness.h"
 #include "server.h"

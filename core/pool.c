@@ -2,25 +2,21 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "log.h"
 #include "pool_overdue.h"
 #include "pool_thread.h"
+#include "pools.h"
 #include "server.h"
 
 #define CALLED_AT_ONCE 32 /* jobs that may come before a thread is called for them */
-
 #define LAIN 10000000u    /* ns that a job has lain in the queue: a thread may be missing */
 #define SHORT 1000000u    /* ns: what such a job costs is mostly the sending */
-#define FIRST_NUMBER 1024 /* of a pool's thread: there are fewer web threads */
-#define LAST_NUMBER 65535 /* a request's number has 16 bits for its thread */
 
 struct fl_pool {
-    fl_pools *pools;
+    fl_server *server;
     unsigned number, app;
     fl_pool_options options;
     pthread_mutex_t lock;
@@ -36,180 +32,26 @@ struct fl_pool {
     unsigned retired_in_window;
 };
 
-struct fl_pools {
-    fl_server *server;
-    pthread_mutex_t lock;
-    pthread_cond_t gone; /* a thread has left */
-    fl_pool *list[FL_POOLS_MOST];
-    _Atomic unsigned count;
-    unsigned alive;
-    pthread_t last; /* of the threads that have ended: to be joined by the next, or at the end */
-    bool has_last;
-    _Atomic unsigned numbers; /* that were given to threads */
-    bool stopping;
-};
-
-/* pools */
-
-int fl_pools_new(fl_pools **out, fl_server *server)
-{
-    fl_pools *pools = calloc(1, sizeof(*pools));
-    *out = pools;
-    if (!pools) return UV_ENOMEM;
-    pools->server = server;
-    pthread_mutex_init(&pools->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&pools->gone, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return 0;
-}
-
-static struct timespec time_at(uint64_t nanoseconds)
-{
-    return (struct timespec){.tv_sec = (time_t)(nanoseconds / 1000000000u),
-                             .tv_nsec = (long)(nanoseconds % 1000000000u)};
-}
-
-static void stop(fl_pool *pool);
-
-bool fl_pools_stop(fl_pools *pools, uint64_t patience)
-{
-    pthread_mutex_lock(&pools->lock);
-    pools->stopping = true; /* pools that jobs still open are closed from the start */
-    pthread_mutex_unlock(&pools->lock);
-    unsigned count = atomic_load(&pools->count);
-    for (unsigned i = 0; i < count; i++) stop(pools->list[i]);
-    struct timespec until = time_at(uv_hrtime() + patience);
-    int status = 0;
-    pthread_mutex_lock(&pools->lock);
-    while (pools->alive && status == 0)
-        status = pthread_cond_timedwait(&pools->gone, &pools->lock, &until);
-    bool ended = pools->alive == 0;
-    pthread_mutex_unlock(&pools->lock);
-    return ended;
-}
-
-static void pool_free(fl_pool *pool)
-{
-    assert(!pool->threads && !pool->first);
-    pthread_mutex_destroy(&pool->lock);
-    free(pool);
-}
-
-void fl_pools_free(fl_pools *pools)
-{
-    if (!pools) return;
-    if (pools->has_last) pthread_join(pools->last, NULL);
-    for (unsigned i = 0; i < atomic_load(&pools->count); i++) pool_free(pools->list[i]);
-    pthread_cond_destroy(&pools->gone);
-    pthread_mutex_destroy(&pools->lock);
-    free(pools);
-}
-
-static uint64_t longest_retired(fl_pool *pool, uint64_t now)
-{
-    uint64_t longest = 0;
-    pthread_mutex_lock(&pool->lock);
-    for (const fl_pool_thread *thread = pool->retired; thread; thread = thread->next)
-        if (now - thread->retired_at > longest) longest = now - thread->retired_at;
-    pthread_mutex_unlock(&pool->lock);
-    return longest;
-}
-
-uint64_t fl_pools_retired(fl_pools *pools, uint64_t now)
-{
-    uint64_t longest = 0;
-    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t own = longest_retired(pools->list[i], now);
-        if (own > longest) longest = own;
-    }
-    return longest;
-}
-
-fl_pool *fl_pools_at(fl_pools *pools, unsigned number)
-{
-    return number < atomic_load_explicit(&pools->count, memory_order_acquire) ? pools->list[number]
-                                                                              : NULL;
-}
-
-/* opening */
-
-static fl_pool *find(fl_pools *pools, unsigned app, const char *name)
-{
-    unsigned count = atomic_load(&pools->count);
-    for (unsigned i = 0; i < count; i++) {
-        fl_pool *pool = pools->list[i];
-        if (pool->app == app && strcmp(pool->options.name, name) == 0) return pool;
-    }
-    return NULL;
-}
-
-static int check_same(const fl_pool *pool, const fl_pool_options *wanted, char *error, size_t size)
-{
-    const fl_pool_options *has = &pool->options;
-    const struct {
-        const char *name;
-        uint64_t has, wanted;
-    } options[] = {{"size", has->size, wanted->size},
-                   {"queue", has->queue, wanted->queue},
-                   {"timeout", has->timeout, wanted->timeout},
-                   {"max_memory", has->max_memory, wanted->max_memory},
-                   {"recycle_after", has->recycle_after, wanted->recycle_after},
-                   {"retire_rate", has->retire_rate, wanted->retire_rate},
-                   {"retire_window", has->retire_window, wanted->retire_window},
-                   {"isolation", has->process, wanted->process}};
-    for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
-        if (options[i].has == options[i].wanted) continue;
-        (void)snprintf(error, size, "there is a pool \"%s\" with another %s", has->name,
-                       options[i].name);
-        return UV_EEXIST;
-    }
-    return 0;
-}
-
-static fl_pool *make(fl_pools *pools, unsigned app, const fl_pool_options *options)
+fl_pool *fl_pool_new(fl_server *server, unsigned number, unsigned app,
+                     const fl_pool_options *options)
 {
     fl_pool *pool = calloc(1, sizeof(*pool));
     if (!pool) return NULL;
-    pool->pools = pools;
+    pool->server = server;
+    pool->number = number;
     pool->app = app;
     pool->options = *options;
     pool->last = &pool->first;
     pool->idle_last = &pool->idle;
-    pool->closed = pools->stopping;
     pthread_mutex_init(&pool->lock, NULL);
-    pool->number = atomic_load(&pools->count);
-    pools->list[pool->number] = pool;
-    atomic_store_explicit(&pools->count, pool->number + 1, memory_order_release);
     return pool;
 }
 
-static int open_locked(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                       char *error, size_t error_size)
+void fl_pool_free(fl_pool *pool)
 {
-    fl_pool *pool = find(pools, app, options->name);
-    *out = pool;
-    if (pool) return check_same(pool, options, error, error_size);
-    if (atomic_load(&pools->count) == FL_POOLS_MOST) {
-        (void)snprintf(error, error_size, "a server has at most %d pools", FL_POOLS_MOST);
-        return UV_ENOBUFS;
-    }
-    *out = make(pools, app, options);
-    if (*out) return 0;
-    (void)snprintf(error, error_size, "not enough memory");
-    return UV_ENOMEM;
-}
-
-int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                 char *error, size_t error_size)
-{
-    pthread_mutex_lock(&pools->lock);
-    int status = open_locked(out, pools, app, options, error, error_size);
-    pthread_mutex_unlock(&pools->lock);
-    return status;
+    assert(!pool->threads && !pool->first);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
 }
 
 const fl_pool_options *fl_pool_options_of(const fl_pool *pool)
@@ -219,7 +61,7 @@ const fl_pool_options *fl_pool_options_of(const fl_pool *pool)
 
 fl_server *fl_pool_server(const fl_pool *pool)
 {
-    return pool->pools->server;
+    return pool->server;
 }
 
 unsigned fl_pool_number(const fl_pool *pool)
@@ -230,12 +72,6 @@ unsigned fl_pool_number(const fl_pool *pool)
 unsigned fl_pool_app(const fl_pool *pool)
 {
     return pool->app;
-}
-
-unsigned fl_pool_new_thread_number(fl_pool *pool)
-{
-    unsigned number = atomic_fetch_add(&pool->pools->numbers, 1);
-    return FIRST_NUMBER + number % (LAST_NUMBER - FIRST_NUMBER);
 }
 
 /* the queue and the idle; with the lock held */
@@ -320,23 +156,11 @@ static void forget(fl_pool *pool, fl_pool_thread *thread)
     pool->stats.threads--;
 }
 
-static void count_thread(fl_pool *pool, int alive)
-{
-    fl_pools *pools = pool->pools;
-    pthread_mutex_lock(&pools->lock);
-    pools->alive = (unsigned)((int)pools->alive + alive);
-    pthread_cond_signal(&pools->gone);
-    pthread_mutex_unlock(&pools->lock);
-}
-
 static void add_thread(fl_pool *pool)
 {
     fl_pool_thread *thread = NULL;
-    count_thread(pool, 1);
-    if (fl_pool_thread_start(&thread, pool) < 0) { /* the others do its work */
-        count_thread(pool, -1);
-        return;
-    }
+    if (fl_pool_thread_start(&thread, pool) < 0) return; /* the others do its work */
+    fl_pools_thread_started(fl_server_pools(pool->server));
     insert(&pool->threads, thread);
     pool->thread_count++;
     pool->stats.threads++;
@@ -469,7 +293,7 @@ static void send_all_home(fl_pool *pool, fl_job_outcome outcome)
     while (pool->first) send_home(pool, pool->first, outcome);
 }
 
-static void drop_orphans(fl_pool *pool)
+void fl_pool_drop_orphans(fl_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     for (fl_job *job = pool->first, *next; job; job = next) {
@@ -480,12 +304,6 @@ static void drop_orphans(fl_pool *pool)
         if (thread->job && fl_address_is_closed(thread->job->reply))
             fl_pool_thread_cancel(thread, "cancelled");
     pthread_mutex_unlock(&pool->lock);
-}
-
-void fl_pools_drop_orphans(fl_pools *pools)
-{
-    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
-    for (unsigned i = 0; i < count; i++) drop_orphans(pools->list[i]);
 }
 
 /* running */
@@ -506,24 +324,10 @@ static void begin(fl_pool *pool, fl_pool_thread *thread, fl_job *job)
 /* Returns when there is something to do, or when it has been idle for so long that it may end. */
 static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
 {
-    int status = 0;
-    thread->wanted = false;
     set_idle(pool, thread);
-    if (fl_pool_thread_may_sleep(thread)) {
-        thread->place = FL_POOL_ASLEEP;
-        struct timespec until = time_at(uv_hrtime() + pool->options.idle);
-        while (!thread->wanted && !pool->closed && status == 0)
-            status = pool->options.idle ? pthread_cond_timedwait(&thread->wake, &pool->lock, &until)
-                                        : pthread_cond_wait(&thread->wake, &pool->lock);
-    } else {
-        thread->place = FL_POOL_IN_LOOP;
-        pthread_mutex_unlock(&pool->lock);
-        fl_pool_thread_run_loop(thread, UV_RUN_DEFAULT);
-        pthread_mutex_lock(&pool->lock);
-    }
+    bool summoned = fl_pool_thread_wait(thread, &pool->lock, pool->options.idle);
     unset_idle(pool, thread);
-    thread->place = FL_POOL_BUSY;
-    return status == 0;
+    return summoned;
 }
 
 static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
@@ -617,21 +421,6 @@ void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
     pthread_mutex_unlock(&pool->lock);
 }
 
-/* Each joins the one before it, so that no more than one is ever unjoined, and no pool has to wait
- * for a thread that it does not need any more. */
-void fl_pools_thread_ended(fl_pools *pools)
-{
-    pthread_mutex_lock(&pools->lock);
-    pthread_t before = pools->last;
-    bool has_before = pools->has_last;
-    pools->last = pthread_self();
-    pools->has_last = true;
-    pools->alive--;
-    pthread_cond_signal(&pools->gone);
-    pthread_mutex_unlock(&pools->lock);
-    if (has_before) pthread_join(before, NULL);
-}
-
 /* the watch thread's look */
 
 static bool may_retire(fl_pool *pool, uint64_t now)
@@ -682,19 +471,25 @@ static void look_at_queue(fl_pool *pool, uint64_t now)
     if (first && now > first->submitted + LAIN) provide_thread(pool);
 }
 
-void fl_pools_look(fl_pools *pools, uint64_t now)
+void fl_pool_look(fl_pool *pool, uint64_t now)
 {
-    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
-    for (unsigned i = 0; i < count; i++) {
-        fl_pool *pool = pools->list[i];
-        pthread_mutex_lock(&pool->lock);
-        for (fl_pool_thread *thread = pool->threads, *next; thread; thread = next) {
-            next = thread->next;
-            if (fl_pool_overdue(thread, &pool->options, now)) retire(pool, thread, now);
-        }
-        look_at_queue(pool, now);
-        pthread_mutex_unlock(&pool->lock);
+    pthread_mutex_lock(&pool->lock);
+    for (fl_pool_thread *thread = pool->threads, *next; thread; thread = next) {
+        next = thread->next;
+        if (fl_pool_overdue(thread, &pool->options, now)) retire(pool, thread, now);
     }
+    look_at_queue(pool, now);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+uint64_t fl_pool_retired(fl_pool *pool, uint64_t now)
+{
+    uint64_t longest = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (const fl_pool_thread *thread = pool->retired; thread; thread = thread->next)
+        if (now - thread->retired_at > longest) longest = now - thread->retired_at;
+    pthread_mutex_unlock(&pool->lock);
+    return longest;
 }
 
 /* the end */
@@ -716,7 +511,7 @@ static void close_locked(fl_pool *pool)
         fl_pool_thread_summon(thread);
 }
 
-static void stop(fl_pool *pool)
+void fl_pool_stop(fl_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     close_locked(pool);

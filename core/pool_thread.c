@@ -7,8 +7,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "condition.h"
 #include "handler.h"
 #include "pieces.h"
+#include "pools.h"
 #include "remote.h"
 #include "server.h"
 #include "task.h"
@@ -16,7 +18,7 @@
 #define LAST_TURNS                                                                                 \
     1000 /* of a millisecond, that what jobs left behind may take to end, and stop hooks */
 
-void fl_pool_thread_run_loop(fl_pool_thread *self, uv_run_mode mode)
+static void run_loop(fl_pool_thread *self, uv_run_mode mode)
 {
     self->looping = true;
     uv_run(&self->thread.loop, mode);
@@ -32,7 +34,7 @@ static bool waits_for_sockets(const fl_pool_thread *self)
 }
 
 /* A process may end while it has nothing to do. */
-bool fl_pool_thread_may_sleep(const fl_pool_thread *self)
+static bool may_sleep(const fl_pool_thread *self)
 {
     return !self->process && fl_thread_is_quiet(&self->thread) && !waits_for_sockets(self);
 }
@@ -110,6 +112,24 @@ void fl_pool_thread_summon(fl_pool_thread *thread)
         pthread_cond_signal(&thread->wake);
     else
         uv_async_send(&thread->summons);
+}
+
+bool fl_pool_thread_wait(fl_pool_thread *self, pthread_mutex_t *lock, uint64_t patience)
+{
+    bool awaited = true;
+    self->wanted = false;
+    if (may_sleep(self)) {
+        self->place = FL_POOL_ASLEEP;
+        uint64_t until = patience ? uv_hrtime() + patience : 0;
+        while (!self->wanted && awaited) awaited = fl_condition_wait(&self->wake, lock, until);
+    } else {
+        self->place = FL_POOL_IN_LOOP;
+        pthread_mutex_unlock(lock);
+        run_loop(self, UV_RUN_DEFAULT);
+        pthread_mutex_lock(lock);
+    }
+    self->place = FL_POOL_BUSY;
+    return awaited;
 }
 
 static void summoned(uv_async_t *summons)
@@ -313,7 +333,7 @@ static void stop_app(fl_pool_thread *self, fl_state *state)
     self->hook_ended = false;
     if (!run_hook(state, state->stop, app_stopped)) return;
     for (int i = 0; i < LAST_TURNS && !self->hook_ended; i++) {
-        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        run_loop(self, UV_RUN_NOWAIT);
         if (!self->hook_ended) uv_sleep(1);
     }
 }
@@ -326,7 +346,7 @@ static void end_tasks(fl_pool_thread *self, fl_state *state)
     for (uint32_t i = 0; i < tasks->count; i++)
         if (tasks->entries[i].object) fl_task_cancel(tasks->entries[i].object, "shutdown");
     for (int i = 0; i < LAST_TURNS && state->live_tasks; i++) {
-        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        run_loop(self, UV_RUN_NOWAIT);
         if (state->live_tasks) uv_sleep(1);
     }
 }
@@ -470,7 +490,7 @@ static void tidy(fl_pool_thread *self)
     if (fl_thread_is_quiet(&self->thread))
         fl_mailbox_rise(self->thread.mailbox);
     else
-        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        run_loop(self, UV_RUN_NOWAIT);
 }
 
 /* false: it was retired meanwhile. */
@@ -481,7 +501,7 @@ static bool run_job(fl_pool_thread *self, fl_job *job)
     self->ran = 0;
     if (begun / 1000000 > uv_now(&self->thread.loop)) uv_update_time(&self->thread.loop);
     start_job(self, job);
-    while (self->running) fl_pool_thread_run_loop(self, UV_RUN_DEFAULT);
+    while (self->running) run_loop(self, UV_RUN_DEFAULT);
     self->now = uv_hrtime();
     uint64_t took = self->now - begun;
     uint64_t crossed = took > self->ran ? took - self->ran : 0;
@@ -523,15 +543,6 @@ static void *run(void *data)
     return NULL;
 }
 
-static void init_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 static int init(fl_pool_thread *self, fl_pool *pool)
 {
     fl_server *server = fl_pool_server(pool);
@@ -539,7 +550,7 @@ static int init(fl_pool_thread *self, fl_pool *pool)
     fl_server_prepare_thread(server, thread);
     unsigned apps = (unsigned)thread->settings->app_count;
     self->pool = pool;
-    thread->number = fl_pool_new_thread_number(pool);
+    thread->number = fl_pools_new_number(fl_server_pools(server));
     thread->metrics = &self->metrics;
     thread->draining = true; /* so that it is told when tasks have ended */
     thread->ended = something_ended;
@@ -553,7 +564,7 @@ static int init(fl_pool_thread *self, fl_pool *pool)
 static int launch(fl_pool_thread *self)
 {
     fl_thread *thread = &self->thread;
-    init_condition(&self->wake);
+    fl_condition_init(&self->wake);
     int status = uv_async_init(&thread->loop, &self->summons, summoned);
     if (status == 0 && fl_pool_options_of(self->pool)->process)
         status = fl_pool_process_new(&self->process, self->pool, thread, process_answered);

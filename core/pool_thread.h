@@ -69,8 +69,11 @@ void fl_pool_thread_cancel(fl_pool_thread *thread, const char *reason);
 void fl_pool_thread_summon(fl_pool_thread *thread);
 
 /* *loop*. */
-bool fl_pool_thread_may_sleep(const fl_pool_thread *thread); /* nothing needs its loop */
-void fl_pool_thread_run_loop(fl_pool_thread *thread, uv_run_mode mode);
+
+/* With the pool's lock held, which is given up meanwhile: an idle one sleeps, or runs its loop for
+ * what needs it, until there may be work. false: it has slept for `patience` ns (0: for ever). */
+bool fl_pool_thread_wait(fl_pool_thread *thread, pthread_mutex_t *lock, uint64_t patience);
+
 /* Runs the handler of a request that is the job, once the app's start hooks have run here. */
 void fl_pool_thread_handle(fl_request *request);
 /* The handler's answer is complete. */
