@@ -5,11 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
+#include "pool_crew.h"
 #include "pool_overdue.h"
 #include "pool_thread.h"
-#include "pools.h"
-#include "server.h"
 
 #define CALLED_AT_ONCE 32 /* jobs that may come before a thread is called for them */
 #define LAIN 10000000u    /* ns that a job has lain in the queue: a thread may be missing */
@@ -21,15 +19,10 @@ struct fl_pool {
     fl_pool_options options;
     pthread_mutex_t lock;
     fl_job *first, **last;
-    fl_pool_thread *threads;
-    fl_pool_thread *retired;           /* that still run */
-    fl_pool_thread *idle, **idle_last; /* in the order in which they are to be used */
-    unsigned thread_count;
     unsigned uncalled; /* jobs for which no thread has been called yet */
+    fl_pool_crew crew;
     bool closed;
-    fl_pool_stats stats;
-    uint64_t window; /* ns, when the present window of retirements began */
-    unsigned retired_in_window;
+    fl_pool_stats stats; /* without the crew's part */
 };
 
 fl_pool *fl_pool_new(fl_server *server, unsigned number, unsigned app,
@@ -42,14 +35,14 @@ fl_pool *fl_pool_new(fl_server *server, unsigned number, unsigned app,
     pool->app = app;
     pool->options = *options;
     pool->last = &pool->first;
-    pool->idle_last = &pool->idle;
+    fl_pool_crew_init(&pool->crew, pool);
     pthread_mutex_init(&pool->lock, NULL);
     return pool;
 }
 
 void fl_pool_free(fl_pool *pool)
 {
-    assert(!pool->threads && !pool->first);
+    assert(!pool->crew.threads && !pool->first);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
@@ -74,7 +67,7 @@ unsigned fl_pool_app(const fl_pool *pool)
     return pool->app;
 }
 
-/* the queue and the idle; with the lock held */
+/* the queue; with the lock held */
 
 static void enqueue(fl_pool *pool, fl_job *job)
 {
@@ -95,96 +88,6 @@ static void dequeue(fl_pool *pool, fl_job *job)
         pool->last = job->link;
     job->link = NULL;
     pool->stats.queued--;
-}
-
-/* Threads that stay take turns, so that their states age alike. Where idle ones end, the one that
- * fell idle last comes first, so that the others may. */
-static void set_idle(fl_pool *pool, fl_pool_thread *thread)
-{
-    fl_pool_thread **link = pool->options.idle ? &pool->idle : pool->idle_last;
-    thread->next_idle = *link;
-    if (thread->next_idle)
-        thread->next_idle->idle_link = &thread->next_idle;
-    else
-        pool->idle_last = &thread->next_idle;
-    thread->idle_link = link;
-    *link = thread;
-    pool->stats.idle++;
-}
-
-static void unset_idle(fl_pool *pool, fl_pool_thread *thread)
-{
-    if (!thread->idle_link) return;
-    *thread->idle_link = thread->next_idle;
-    if (thread->next_idle)
-        thread->next_idle->idle_link = thread->idle_link;
-    else
-        pool->idle_last = thread->idle_link;
-    thread->idle_link = NULL;
-    pool->stats.idle--;
-}
-
-/* One that sleeps, or else one that is busy with what jobs have left behind. */
-static fl_pool_thread *best_idle(const fl_pool *pool)
-{
-    fl_pool_thread *thread = pool->idle;
-    while (thread && thread->place != FL_POOL_ASLEEP) thread = thread->next_idle;
-    return thread ? thread : pool->idle;
-}
-
-static void insert(fl_pool_thread **list, fl_pool_thread *thread)
-{
-    thread->next = *list;
-    if (thread->next) thread->next->link = &thread->next;
-    thread->link = list;
-    *list = thread;
-}
-
-static void take_out(fl_pool_thread *thread)
-{
-    *thread->link = thread->next;
-    if (thread->next) thread->next->link = thread->link;
-    thread->link = NULL;
-}
-
-static void forget(fl_pool *pool, fl_pool_thread *thread)
-{
-    unset_idle(pool, thread);
-    if (!thread->link) return;
-    take_out(thread);
-    pool->thread_count--;
-    pool->stats.threads--;
-}
-
-static void add_thread(fl_pool *pool)
-{
-    fl_pool_thread *thread = NULL;
-    if (fl_pool_thread_start(&thread, pool) < 0) return; /* the others do its work */
-    fl_pools_thread_started(fl_server_pools(pool->server));
-    insert(&pool->threads, thread);
-    pool->thread_count++;
-    pool->stats.threads++;
-}
-
-/* Threads that were retired beyond the rate are missing until the window is over. */
-static unsigned size_now(const fl_pool *pool)
-{
-    unsigned size = pool->options.size, rate = pool->options.retire_rate;
-    if (pool->retired_in_window <= rate) return size;
-    if (uv_hrtime() - pool->window > pool->options.retire_window) return size;
-    unsigned missing = pool->retired_in_window - rate;
-    return missing < size ? size - missing : 0;
-}
-
-static void provide_thread(fl_pool *pool)
-{
-    fl_pool_thread *idle = best_idle(pool);
-    if (idle) {
-        unset_idle(pool, idle);
-        fl_pool_thread_summon(idle);
-    } else if (pool->thread_count < size_now(pool)) {
-        add_thread(pool);
-    }
 }
 
 static unsigned bucket_of(uint64_t nanoseconds)
@@ -212,7 +115,7 @@ static bool is_full(const fl_pool *pool)
 /* A thread for each job that came since the last call. */
 static void call_threads(fl_pool *pool)
 {
-    for (; pool->uncalled > 0; pool->uncalled--) provide_thread(pool);
+    for (; pool->uncalled > 0; pool->uncalled--) fl_pool_crew_call(&pool->crew);
 }
 
 static int submit_locked(fl_pool *pool, fl_job *job, bool more)
@@ -222,9 +125,9 @@ static int submit_locked(fl_pool *pool, fl_job *job, bool more)
     fl_job_hold(job);
     enqueue(pool, job);
     pool->uncalled++;
-    bool now = !more || pool->uncalled >= CALLED_AT_ONCE || pool->thread_count == 0;
+    bool now = !more || pool->uncalled >= CALLED_AT_ONCE || pool->crew.count == 0;
     if (now) call_threads(pool);
-    if (pool->thread_count > 0) {
+    if (pool->crew.count > 0) {
         pool->stats.submitted++;
         return 0;
     }
@@ -300,7 +203,7 @@ void fl_pool_drop_orphans(fl_pool *pool)
         next = job->next;
         if (fl_address_is_closed(job->reply)) send_home(pool, job, FL_JOB_CANCELLED);
     }
-    for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
+    for (fl_pool_thread *thread = pool->crew.threads; thread; thread = thread->next)
         if (thread->job && fl_address_is_closed(thread->job->reply))
             fl_pool_thread_cancel(thread, "cancelled");
     pthread_mutex_unlock(&pool->lock);
@@ -321,15 +224,6 @@ static void begin(fl_pool *pool, fl_pool_thread *thread, fl_job *job)
     pool->stats.waits[bucket_of(job->begun - job->submitted)]++;
 }
 
-/* Returns when there is something to do, or when it has been idle for so long that it may end. */
-static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
-{
-    set_idle(pool, thread);
-    bool summoned = fl_pool_thread_wait(thread, &pool->lock, pool->options.idle);
-    unset_idle(pool, thread);
-    return summoned;
-}
-
 static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
 {
     for (;;) {
@@ -340,8 +234,9 @@ static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
             begin(pool, thread, job);
             return job;
         }
-        if (pool->closed || (!wait_for_work(pool, thread) && !pool->first)) {
-            forget(pool, thread);
+        if (pool->closed ||
+            (!fl_pool_crew_rest(&pool->crew, thread, &pool->lock) && !pool->first)) {
+            fl_pool_crew_forget(&pool->crew, thread);
             return NULL;
         }
     }
@@ -411,56 +306,21 @@ bool fl_pool_is_closed(fl_pool *pool)
 void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
 {
     pthread_mutex_lock(&pool->lock);
-    pool->stats.jit_flushes += atomic_load(&thread->metrics.jit_flushes);
-    if (thread->retired) {
-        pool->stats.retired--;
-        take_out(thread);
-    } else {
-        forget(pool, thread);
-    }
+    fl_pool_crew_left(&pool->crew, thread);
     pthread_mutex_unlock(&pool->lock);
 }
 
 /* the watch thread's look */
 
-static bool may_retire(fl_pool *pool, uint64_t now)
-{
-    if (!pool->window || now - pool->window > pool->options.retire_window) {
-        pool->window = now;
-        pool->retired_in_window = 0;
-    }
-    return ++pool->retired_in_window <= pool->options.retire_rate;
-}
-
-static void tell_retired(const fl_pool *pool, const fl_pool_thread *thread, uint64_t since,
-                         bool replaced, uint64_t now)
-{
-    fl_log_printf(thread->thread.log, FL_LOG_ERROR,
-                  "pool \"%s\": %s has run for %.1f s and cannot be stopped: its thread is "
-                  "retired and %s; isolation = \"process\" would end it",
-                  pool->options.name, thread->job ? "a job" : "what a job left behind",
-                  (double)(now - since) / 1e9,
-                  replaced ? "replaced" : "not replaced, that was too often of late");
-}
-
 static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
 {
-    uint64_t since = thread->job ? thread->job->begun : thread->turn_since;
-    thread->retired = true;
     if (thread->job) {
         pool->stats.busy--;
         pool->stats.timed_out++;
     }
-    pool->stats.retired++;
-    pool->stats.retirements++;
-    forget(pool, thread);
-    thread->retired_at = now;
-    insert(&pool->retired, thread);
-    fl_leases_release(fl_mailbox_leases(thread->thread.mailbox), NULL);
-    bool replaced = may_retire(pool, now);
-    tell_retired(pool, thread, since, replaced, now);
-    if (replaced && !pool->closed) add_thread(pool);
-    if (pool->thread_count == 0 && size_now(pool) == 0) send_all_home(pool, FL_JOB_EXHAUSTED);
+    bool replaced = fl_pool_crew_retire(&pool->crew, thread, now);
+    if (replaced && !pool->closed) fl_pool_crew_add(&pool->crew);
+    if (fl_pool_crew_is_exhausted(&pool->crew)) send_all_home(pool, FL_JOB_EXHAUSTED);
 }
 
 /* A thread may be missing because it could not be started, or was retired too soon after others;
@@ -468,13 +328,13 @@ static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
 static void look_at_queue(fl_pool *pool, uint64_t now)
 {
     const fl_job *first = pool->first;
-    if (first && now > first->submitted + LAIN) provide_thread(pool);
+    if (first && now > first->submitted + LAIN) fl_pool_crew_call(&pool->crew);
 }
 
 void fl_pool_look(fl_pool *pool, uint64_t now)
 {
     pthread_mutex_lock(&pool->lock);
-    for (fl_pool_thread *thread = pool->threads, *next; thread; thread = next) {
+    for (fl_pool_thread *thread = pool->crew.threads, *next; thread; thread = next) {
         next = thread->next;
         if (fl_pool_overdue(thread, &pool->options, now)) retire(pool, thread, now);
     }
@@ -484,10 +344,8 @@ void fl_pool_look(fl_pool *pool, uint64_t now)
 
 uint64_t fl_pool_retired(fl_pool *pool, uint64_t now)
 {
-    uint64_t longest = 0;
     pthread_mutex_lock(&pool->lock);
-    for (const fl_pool_thread *thread = pool->retired; thread; thread = thread->next)
-        if (now - thread->retired_at > longest) longest = now - thread->retired_at;
+    uint64_t longest = fl_pool_crew_retired(&pool->crew, now);
     pthread_mutex_unlock(&pool->lock);
     return longest;
 }
@@ -497,9 +355,8 @@ uint64_t fl_pool_retired(fl_pool *pool, uint64_t now)
 void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
 {
     pthread_mutex_lock(&pool->lock);
-    *stats = pool->stats; /* with the flushes of threads that have left */
-    for (const fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
-        stats->jit_flushes += atomic_load(&thread->metrics.jit_flushes);
+    *stats = pool->stats;
+    fl_pool_crew_get_stats(&pool->crew, stats);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -507,8 +364,7 @@ void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
 static void close_locked(fl_pool *pool)
 {
     pool->closed = true;
-    for (fl_pool_thread *thread = pool->idle; thread; thread = thread->next_idle)
-        fl_pool_thread_summon(thread);
+    fl_pool_crew_call_idle(&pool->crew);
 }
 
 void fl_pool_stop(fl_pool *pool)
@@ -516,7 +372,7 @@ void fl_pool_stop(fl_pool *pool)
     pthread_mutex_lock(&pool->lock);
     close_locked(pool);
     send_all_home(pool, FL_JOB_CANCELLED);
-    for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
+    for (fl_pool_thread *thread = pool->crew.threads; thread; thread = thread->next)
         if (thread->job) fl_pool_thread_cancel(thread, "shutdown");
     pthread_mutex_unlock(&pool->lock);
 }
