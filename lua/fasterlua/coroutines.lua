@@ -98,7 +98,7 @@ local function running()
   return raw.running()
 end
 
---- Called with the error and the coroutine when an error leaves a wrapped one. Set by `future`,
+--- Called with the error and the coroutine when an error leaves a wrapped one. Set by `failure`,
 --- which keeps the traceback.
 ---@param err any
 ---@param co thread

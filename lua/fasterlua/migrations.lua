@@ -10,6 +10,7 @@
 -- nothing left to do. Files are described in files.lua.
 
 local core = require "fasterlua.core.db"
+local failure = require "fasterlua.failure"
 local files = require "fasterlua.migrations.files"
 local future = require "fasterlua.future"
 local history = require "fasterlua.migrations.history"
@@ -101,7 +102,7 @@ local function alone(self, fn, ...)
   local function waiting()
     self.report "waiting"
   end
-  return future.finally(core.release, self.session, lock.hold, self.session, self.driver, waiting,
+  return failure.finally(core.release, self.session, lock.hold, self.session, self.driver, waiting,
     fn, self, ...)
 end
 

@@ -15,10 +15,12 @@ local combine = require "fasterlua.combine"
 local core = require "fasterlua.core.shared"
 local core_log = require "fasterlua.core.log"
 local cron = require "fasterlua.cron"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 local leases = require "fasterlua.lease"
 local report = require "fasterlua.report"
 local suggest = require "fasterlua.suggest"
+local task = require "fasterlua.task"
 local units = require "fasterlua.units"
 
 local await = future.await
@@ -160,15 +162,15 @@ local function call(job)
   if not seconds then
     return job.fn()
   end
-  return await(combine.timeout(seconds, future.spawn(job.fn)))
+  return await(combine.timeout(seconds, task.spawn(job.fn)))
 end
 
 local function run(job)
-  local ok, err = xpcall(call, future.on_failure, job)
-  local traceback = not ok and future.take_traceback(err)
+  local ok, err = xpcall(call, failure.keep_traceback, job)
+  local traceback = not ok and failure.take_traceback(err)
   if ok then
     return
-  elseif future.is_cancelled(err) then
+  elseif failure.is_cancelled(err) then
     core_log.line("warn", ("the job %q was cancelled (%s)"):format(job.name, err.reason))
   else
     core_log.unhandled(("the job %q failed: %s"):format(job.name, report.message(err)),
@@ -177,7 +179,7 @@ local function run(job)
 end
 
 local function run_with(lease, job)
-  future.finally(leases.drop, lease, run, job)
+  failure.finally(leases.drop, lease, run, job)
 end
 
 -- Counted each time, and logged once a minute at most.
@@ -191,12 +193,12 @@ end
 
 local function begin(dictionary, job)
   if job.options.overlap then
-    future.detach(run, job)
+    task.detach(run, job)
     return
   end
   local lease = leases.take(dictionary, "lock", job.key, leases.TTL)
   if lease then
-    future.detach(run_with, leases.keep(lease), job)
+    task.detach(run_with, leases.keep(lease), job)
     return
   end
   leave_out(dictionary, job)
@@ -253,11 +255,11 @@ function schedule.start(app, app_name)
       timed[#timed + 1] = job
     elseif dictionary:add(("once %s/%s"):format(app_name, job.name), true) then
       job.key = ("%s/%s"):format(app_name, job.name)
-      future.detach(run, job)
+      task.detach(run, job)
     end
   end
   if #timed > 0 then
-    future.detach(keep_time, dictionary, timed)
+    task.detach(keep_time, dictionary, timed)
   end
 end
 

@@ -4,6 +4,7 @@
 
 local future = require "fasterlua.future"
 local coroutines = require "fasterlua.coroutines"
+local failure = require "fasterlua.failure"
 local task = require "fasterlua.core.task"
 
 local AWAIT = task.AWAIT
@@ -26,7 +27,7 @@ function waiting.suspend(register, subject, ...)
     reason = raw_yield(AWAIT)
   end
   if reason then
-    future.raise_cancelled(reason)
+    failure.raise_cancelled(reason)
   end
 end
 
