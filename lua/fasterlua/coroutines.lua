@@ -8,9 +8,9 @@
 -- again by whoever resumed that one, until it reaches C; the answer goes back the same way.
 
 local recursion = require "fasterlua.recursion"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 
-local AWAIT = task.AWAIT
+local AWAIT = core_task.AWAIT
 local raw = {
   create = coroutine.create,
   resume = coroutine.resume,
@@ -94,7 +94,7 @@ end
 
 -- Libraries key data by what this returns, so the coroutine must not serve another task later.
 local function running()
-  task.seen()
+  core_task.seen()
   return raw.running()
 end
 

@@ -7,7 +7,7 @@
 -- that cleans up on the way. Its traceback is joined to theirs, and is found again by the error.
 
 local coroutines = require "fasterlua.coroutines"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 
 local error, rawequal, rawget, setmetatable, type = error, rawequal, rawget, setmetatable, type
 local debug_traceback, sub, xpcall = debug.traceback, string.sub, xpcall
@@ -52,7 +52,7 @@ local function remember(err, traceback)
   if type(err) == "table" then
     tracebacks[err] = traceback or tracebacks[err]
   else
-    last_error, last_traceback, last_task = err, traceback, task.current()
+    last_error, last_traceback, last_task = err, traceback, core_task.current()
   end
 end
 
@@ -66,7 +66,7 @@ function failure.explain(err)
   if err == nil or not rawequal(err, last_error) then
     return nil
   end
-  local current = task.current() -- none when C asks for a task that has just ended
+  local current = core_task.current() -- none when C asks for a task that has just ended
   return (current == nil or current == last_task) and last_traceback or nil
 end
 

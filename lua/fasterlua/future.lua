@@ -9,15 +9,15 @@
 -- combinator), a small task watches the operation.
 
 local coroutines = require "fasterlua.coroutines"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 local core_log = require "fasterlua.core.log"
 local failure = require "fasterlua.failure"
 
-local AWAIT = task.AWAIT
+local AWAIT = core_task.AWAIT
 local CANNOT_SUSPEND = coroutines.CANNOT_SUSPEND
 local isyieldable, raw_yield = coroutines.raw.isyieldable, coroutines.raw.yield
-local new_ticket, wake = task.ticket, task.wake
-local op_await, op_take, op_wait = task.op_await, task.op_take, task.op_wait
+local new_ticket, wake = core_task.ticket, core_task.wake
+local op_await, op_take, op_wait = core_task.op_await, core_task.op_take, core_task.op_wait
 local cancelled, is_cancelled, rethrow = failure.cancelled, failure.is_cancelled, failure.rethrow
 local keep_traceback, take_traceback = failure.keep_traceback, failure.take_traceback
 local getmetatable, setmetatable, type, error = getmetatable, setmetatable, type, error
@@ -191,7 +191,7 @@ local function fail(self, err, traceback)
   if self._is_detached then
     log_failure(self)
   else
-    task.at_end(log_failure, self)
+    core_task.at_end(log_failure, self)
   end
 end
 
@@ -243,10 +243,10 @@ local function cancel(self, reason)
   local producer, op, on_cancel = self._task, self._op, self._on_cancel
   fail(self, cancelled(reason), false)
   if producer then
-    task.cancel(producer, task_reasons[reason] and reason or "cancelled")
+    core_task.cancel(producer, task_reasons[reason] and reason or "cancelled")
   end
   if op then
-    task.op_cancel(op)
+    core_task.op_cancel(op)
   end
   if on_cancel then
     on_cancel(self, reason)
@@ -317,7 +317,7 @@ local OUTSIDE = "await outside of a task: at a module's top level nothing can wa
 --- Raises the error of whoever awaits where nothing can be suspended.
 ---@param level? integer of the app's code, as for `error`
 function future.refuse_await(level)
-  error(task.current() and CANNOT_AWAIT or OUTSIDE, (level or 3) + 1)
+  error(core_task.current() and CANNOT_AWAIT or OUTSIDE, (level or 3) + 1)
 end
 
 -- Suspends the task until the future has settled.
@@ -414,7 +414,7 @@ function future.sleep(seconds)
   if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
     error(("sleep: seconds must be a number from 0, got %s"):format(tostring(seconds)), 2)
   end
-  return future.from_op(task.sleep(seconds))
+  return future.from_op(core_task.sleep(seconds))
 end
 
 local function watch_op(self)
@@ -457,9 +457,9 @@ local function subscribe(self, waiter)
   if self._op and not self._is_watched then
     self._is_watched = true
     if self._is_detached then
-      task.detach(watch, self)
+      core_task.detach(watch, self)
     else
-      task.start(watch, self)
+      core_task.start(watch, self)
     end
   end
 end

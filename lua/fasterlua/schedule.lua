@@ -47,24 +47,21 @@ local schedule = {}
 ---@field key string of its runs
 ---@field due number when it runs next, by its own clock
 
+local option_names = { "name", "overlap", "timeout" }
 local option_types = { name = "string", overlap = "boolean", timeout = "number" }
 
 local function check_options(label, options)
-  local known = { "name", "overlap", "timeout" }
-  for option, value in pairs(options or {}) do
-    local expected = option_types[option]
-    if not expected then
-      local hint = suggest.hint(tostring(option), known)
-      error(("%s: unknown option %q%s"):format(label, tostring(option), hint), 5)
-    elseif type(value) ~= expected then
-      error(("%s: option %q must be a %s, got %s"):format(label, option, expected,
+  suggest.check_options(label, options, option_names, 5)
+  for option, value in pairs(options) do
+    if type(value) ~= option_types[option] then
+      error(("%s: option %q must be a %s, got %s"):format(label, option, option_types[option],
         tostring(value)), 5)
     end
   end
-  if options and options.timeout and options.timeout <= 0 then
+  if options.timeout and options.timeout <= 0 then
     error(("%s: option \"timeout\" must be above 0, got %s"):format(label, options.timeout), 5)
   end
-  if options and options.name and (options.name == "" or #options.name > NAME_MOST) then
+  if options.name and (options.name == "" or #options.name > NAME_MOST) then
     error(("%s: option \"name\" must have 1 to %d bytes"):format(label, NAME_MOST), 5)
   end
 end
@@ -74,9 +71,10 @@ local function add(app, label, job, options)
   if type(job.fn) ~= "function" then
     error(("%s: a function expected, got %s"):format(label, type(job.fn)), 4)
   end
+  options = options or {}
   check_options(label, options)
-  job.options = options or {}
-  job.name = job.options.name or ("%d %s"):format(#app._jobs + 1, label)
+  job.options = options
+  job.name = options.name or ("%d %s"):format(#app._jobs + 1, label)
   for _, other in ipairs(app._jobs) do
     if other.name == job.name then
       error(("%s: there is a job %q already"):format(label, job.name), 4)

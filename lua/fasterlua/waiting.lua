@@ -5,9 +5,9 @@
 local future = require "fasterlua.future"
 local coroutines = require "fasterlua.coroutines"
 local failure = require "fasterlua.failure"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 
-local AWAIT = task.AWAIT
+local AWAIT = core_task.AWAIT
 local raw_yield, isyieldable = coroutines.raw.yield, coroutines.raw.isyieldable
 
 local waiting = {}
@@ -21,7 +21,7 @@ function waiting.suspend(register, subject, ...)
   if not isyieldable() then
     future.refuse_await()
   end
-  local ticket, reason = task.ticket()
+  local ticket, reason = core_task.ticket()
   if ticket then
     register(subject, ticket, ...)
     reason = raw_yield(AWAIT)
