@@ -1,16 +1,13 @@
-/* A batch: everything that one read brought is parsed, every complete request answered into
- * web->thread.out, and then written at once. The batch ends early when a handler waits: the rest is
- * read ahead. */
 #include "connection.h"
 
 #include <assert.h>
-#include <lauxlib.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "handler.h"
+#include "batch.h"
+#include "output.h"
 #include "response.h"
 #include "web.h"
 
@@ -18,14 +15,12 @@
 #define LINGER_MS 2000
 #define LINGER_BYTES (256 * 1024)
 #define BODY_LOOK_MS 1000
-#define RESET_LOOK_MS 1000       /* while nothing is read, a reset is only found by looking */
-#define BATCH_BYTES (256 * 1024) /* answers gathered before they are written */
+#define RESET_LOOK_MS 1000 /* while nothing is read, a reset is only found by looking */
 #define NEVER UINT64_MAX
 
-static void process(fl_connection *connection, fl_slice data);
+/* waiting */
+
 static void expired(fl_deadline *deadline);
-static void go_on(uv_idle_t *idle);
-static void leave_ahead(fl_connection *connection);
 
 static uint64_t loop_now(const fl_connection *connection)
 {
@@ -50,24 +45,19 @@ static void expire_in(fl_connection *connection, uint64_t nanoseconds)
     expire_at(connection, loop_now(connection) + nanoseconds / 1000000);
 }
 
+/* closing */
+
 static void connection_unlink(fl_connection *connection)
 {
     *connection->link = connection->next;
     if (connection->next) connection->next->link = connection->link;
 }
 
-static void output_free(fl_output *output)
-{
-    fl_buffer_close(&output->data);
-    fl_buffer_close(&output->queued);
-    free(output);
-}
-
 static void socket_closed(uv_handle_t *handle)
 {
     fl_connection *connection = handle->data;
     fl_web *web = connection->web;
-    if (connection->output) output_free(connection->output);
+    fl_output_free(connection->output);
     fl_buffer_close(&connection->ahead);
     connection_unlink(connection);
     free(connection->socket);
@@ -94,30 +84,12 @@ static void release_unwritten(fl_connection *connection)
     }
 }
 
-static void detach_request(fl_connection *connection)
-{
-    fl_request *request = connection->request;
-    connection->request = NULL;
-    /* its tasks go on without us: the buffers that its bytes lie in do not */
-    if (request->holds > 1 && !fl_request_keep(request)) fl_request_forget(request);
-    request->connection = NULL;
-    fl_request_release(request);
-}
-
 /* Ends all but the socket. */
 static void let_go(fl_connection *connection)
 {
     connection->phase = FL_CONNECTION_CLOSED;
     fl_deadline_stop(&connection->deadline);
-    leave_ahead(connection);
-    fl_request *request = connection->request;
-    if (request) {
-        fl_request_hold(request);
-        if (request->dispatched && !request->ended) fl_handler_client_left(request);
-        detach_request(connection);
-        fl_handler_detached(request);
-        fl_request_release(request);
-    }
+    fl_batch_end(connection);
     release_unwritten(connection);
     count_connections(connection->web, -1);
 }
@@ -129,6 +101,8 @@ void fl_connection_close(fl_connection *connection)
     uv_close((uv_handle_t *)connection->socket, socket_closed);
     if (connection->web->listeners) fl_listener_pause(connection->web->listeners, false);
 }
+
+/* reading on, or not */
 
 static void allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
@@ -169,6 +143,8 @@ static void linger(fl_connection *connection)
     set_reading(connection, true);
 }
 
+/* writing */
+
 /* Everything queued is with the kernel now. */
 static void drained(fl_connection *connection)
 {
@@ -186,19 +162,17 @@ static void drained(fl_connection *connection)
         expire_in(connection, connection->web->thread.settings->keep_alive);
     else
         expire_at(connection, request->complete ? NEVER : loop_now(connection) + BODY_LOOK_MS);
-    if (!connection->processing) process(connection, (fl_slice){0});
+    if (!connection->processing) fl_batch_read(connection, (fl_slice){0});
 }
 
 static void wrote(uv_write_t *write, int status);
 
 static int start_write(fl_connection *connection)
 {
-    fl_output *output = connection->output;
-    uv_buf_t buffer = uv_buf_init(output->data.data, (unsigned)output->data.size);
-    output->write.data = connection;
     connection->stalled = SIZE_MAX;
     expire_in(connection, connection->web->thread.settings->write_stall);
-    return uv_write(&output->write, (uv_stream_t *)connection->socket, &buffer, 1, wrote);
+    return fl_output_start(connection->output, (uv_stream_t *)connection->socket, wrote,
+                           connection);
 }
 
 static void wrote(uv_write_t *write, int status)
@@ -211,58 +185,26 @@ static void wrote(uv_write_t *write, int status)
         return;
     }
     fl_thread_tick(&connection->web->thread);
-    if (output->queued.size) {
-        fl_buffer spent = output->data;
-        output->data = output->queued;
-        output->queued = (fl_buffer){0};
-        fl_buffer_close(&spent);
+    if (fl_output_next(output)) {
         if (start_write(connection) < 0) fl_connection_close(connection);
         return;
     }
     connection->output = NULL;
-    output_free(output);
+    fl_output_free(output);
     drained(connection);
-}
-
-/* Keeps what the socket did not take. */
-static int queue_output(fl_connection *connection, const fl_slice *pieces, unsigned count,
-                        size_t skip)
-{
-    bool fresh = connection->output == NULL;
-    if (fresh) connection->output = calloc(1, sizeof(*connection->output));
-    if (!connection->output) return UV_ENOMEM;
-    fl_output *output = connection->output;
-    fl_buffer *buffer = fresh ? &output->data : &output->queued;
-    for (unsigned i = 0; i < count; i++) {
-        if (pieces[i].size == 0) continue;
-        size_t taken = skip < pieces[i].size ? skip : pieces[i].size;
-        fl_buffer_append(buffer, pieces[i].data + taken, pieces[i].size - taken);
-        skip -= taken;
-    }
-    if (buffer->failed) return UV_ENOMEM;
-    return fresh ? start_write(connection) : 0;
 }
 
 static int write_pieces(fl_connection *connection, const fl_slice *pieces, unsigned count)
 {
-    uv_buf_t buffers[3];
     size_t total = 0;
-    unsigned used = 0;
-    for (unsigned i = 0; i < count; i++) {
-        if (pieces[i].size == 0) continue;
-        buffers[used++] = uv_buf_init((char *)(uintptr_t)pieces[i].data, (unsigned)pieces[i].size);
-        total += pieces[i].size;
-    }
+    for (unsigned i = 0; i < count; i++) total += pieces[i].size;
     if (total == 0) return 0;
     fl_metric_add(&connection->web->thread.metrics->bytes_out, total);
-    int written = 0;
-    if (!connection->output) {
-        written = uv_try_write((uv_stream_t *)connection->socket, buffers, used);
-        if (written == UV_EAGAIN) written = 0;
-        if (written < 0) return written;
-        if ((size_t)written == total) return 0;
-    }
-    return queue_output(connection, pieces, count, (size_t)written);
+    bool under_way = connection->output != NULL;
+    uv_stream_t *socket = (uv_stream_t *)connection->socket;
+    int status = fl_output_write(&connection->output, socket, pieces, count);
+    if (status < 0 || under_way || !connection->output) return status;
+    return start_write(connection);
 }
 
 void fl_connection_flush(fl_connection *connection)
@@ -273,20 +215,19 @@ void fl_connection_flush(fl_connection *connection)
         fl_slice piece = fl_slice_of(out->data, out->size);
         status = write_pieces(connection, &piece, 1);
     }
-    fl_buffer_reset(out, BATCH_BYTES);
+    fl_buffer_reset(out, FL_BATCH_BYTES);
     if (status < 0) fl_connection_close(connection);
 }
 
 int fl_connection_write(fl_connection *connection, fl_slice prefix, fl_slice piece, fl_slice suffix)
 {
-    const fl_slice pieces[3] = {prefix, piece, suffix};
-    return write_pieces(connection, pieces, 3);
+    const fl_slice pieces[FL_OUTPUT_PIECES] = {prefix, piece, suffix};
+    return write_pieces(connection, pieces, FL_OUTPUT_PIECES);
 }
 
 size_t fl_connection_queued(const fl_connection *connection)
 {
-    const fl_output *output = connection->output;
-    return output ? output->data.size + output->queued.size : 0;
+    return fl_output_size(connection->output);
 }
 
 bool fl_connection_is_idle(const fl_connection *connection)
@@ -294,184 +235,7 @@ bool fl_connection_is_idle(const fl_connection *connection)
     return !connection->request && connection->ahead.size == 0 && !connection->output;
 }
 
-/* The answer is complete. What is left of the message is read and dropped, or the connection ends.
- */
-static void request_done(fl_connection *connection)
-{
-    fl_request *request = connection->request;
-    if (!request->keep_alive) connection->close_after = true;
-    if (!request->complete && !connection->close_after) {
-        request->body_use = FL_BODY_DISCARD;
-        fl_buffer_reset(&request->body_kept, 0);
-        request->body = (fl_slice){0};
-        set_reading(connection, true);
-        return;
-    }
-    connection->served++;
-    if (request->background != LUA_NOREF) {
-        fl_request_hold(request);
-        request->next = connection->unwritten;
-        connection->unwritten = request;
-    }
-    detach_request(connection);
-}
-
-static bool may_parse(const fl_connection *connection)
-{
-    if (connection->phase != FL_CONNECTION_OPEN || connection->close_after) return false;
-    if (connection->request && connection->request->complete) return false; /* in order */
-    return !connection->output || connection->request; /* the client does not read: wait for it */
-}
-
-static void leave_ahead(fl_connection *connection)
-{
-    if (!connection->ahead_link) return;
-    *connection->ahead_link = connection->next_ahead;
-    if (connection->next_ahead) connection->next_ahead->ahead_link = connection->ahead_link;
-    connection->ahead_link = NULL;
-}
-
-static void enter_ahead(fl_connection *connection)
-{
-    fl_web *web = connection->web;
-    connection->next_ahead = web->ahead;
-    if (connection->next_ahead) connection->next_ahead->ahead_link = &connection->next_ahead;
-    connection->ahead_link = &web->ahead;
-    web->ahead = connection;
-    web->go_on.data = web;
-    uv_idle_start(&web->go_on, go_on);
-}
-
-/* A handler will run, and beneath it must lie no frame that evacuation would lose: the end of the
- * task that answered, a deadline, a message. So the loop parses, in its next turn. */
-static void go_on_later(fl_connection *connection)
-{
-    fl_connection_flush(connection);
-    if (connection->phase == FL_CONNECTION_OPEN && !connection->ahead_link) enter_ahead(connection);
-}
-
-static void go_on(uv_idle_t *idle)
-{
-    fl_web *web = idle->data;
-    uv_idle_stop(idle);
-    fl_thread_tick(&web->thread);
-    while (web->ahead) {
-        fl_connection *connection = web->ahead;
-        leave_ahead(connection);
-        process(connection, (fl_slice){0});
-    }
-}
-
-void fl_connection_answered(fl_connection *connection)
-{
-    if (connection->processing) return; /* process() looks */
-    request_done(connection);
-    if (connection->ahead.size && may_parse(connection))
-        go_on_later(connection);
-    else
-        process(connection, (fl_slice){0});
-}
-
-/* Refuses what the parser could not take. The connection is beyond repair. */
-static void refuse(fl_connection *connection, int status)
-{
-    fl_web *web = connection->web;
-    fl_metric_add(&web->thread.metrics->protocol_errors, 1);
-    connection->close_after = true;
-    fl_request *request = connection->request;
-    if (!request) {
-        request = fl_request_new(&web->thread, connection);
-        if (!request) return;
-        request->base = "";
-        connection->request = request;
-    }
-    request->keep_alive = false;
-    bool head_done = connection->http.head_done;
-    request->complete = true;
-    if (request->dispatched) {
-        request->refused = status; /* the handler learns it when it reads the body */
-        if (request->body_ticket != 0) fl_task_wake(request->state, request->body_ticket);
-        return;
-    }
-    if (!head_done) request->state = NULL;
-    fl_request_hold(request);
-    request->dispatched = true;
-    fl_metric_add(&web->thread.metrics->requests, 1);
-    fl_metric_add(&web->thread.metrics->in_flight, 1);
-    fl_handler_refuse(request, status);
-    fl_request_release(request);
-}
-
-/* New bytes of a body whose handler runs. */
-static void body_arrived(fl_connection *connection, fl_request *request)
-{
-    if (!fl_request_keep(request)) {
-        fl_connection_close(connection);
-        return;
-    }
-    if (request->body_ticket != 0 && (request->complete || request->body_use == FL_BODY_CHUNKS)) {
-        fl_task_wake(request->state, request->body_ticket);
-        request->body_ticket = 0;
-    }
-    if (request->complete) fl_handler_body_complete(request);
-    if (request->body_use == FL_BODY_DISCARD && request->body_size > LINGER_BYTES &&
-        !request->complete) {
-        connection->close_after = true;
-        request->complete = true;
-    }
-}
-
-static void request_progress(fl_connection *connection)
-{
-    fl_request *request = connection->request;
-    if (!request) return;
-    if (connection->http.head_done && !request->dispatched) {
-        fl_request_hold(request);
-        if (!request->complete) {
-            connection->body_since = loop_now(connection);
-            expire_in(connection, connection->web->thread.settings->body_grace);
-        }
-        fl_handler_dispatch(request);
-        fl_request_release(request);
-    } else if (request->dispatched) {
-        body_arrived(connection, request);
-    }
-    request = connection->request;
-    if (request && request->ended) request_done(connection);
-}
-
-/* Feeds the parser until the data is spent or something has to be waited for. Returns the rest. */
-static fl_slice parse(fl_connection *connection, fl_slice data)
-{
-    while (data.size && may_parse(connection)) {
-        size_t used = 0;
-        int status = fl_http1_read(&connection->http, data, &used);
-        data = fl_slice_of(data.data + used, data.size - used);
-        connection->unread = data;
-        if (status) {
-            refuse(connection, status);
-            if (connection->request && connection->request->ended) request_done(connection);
-            return (fl_slice){0};
-        }
-        request_progress(connection);
-        if (connection->web->thread.out.size > BATCH_BYTES) fl_connection_flush(connection);
-    }
-    return data;
-}
-
-static void keep_rest(fl_connection *connection, fl_slice rest)
-{
-    fl_buffer *ahead = &connection->ahead;
-    connection->unread = (fl_slice){0};
-    if (connection->phase != FL_CONNECTION_OPEN || connection->close_after) rest.size = 0;
-    if (ahead->size) {
-        fl_buffer_consume(ahead, ahead->size - rest.size);
-    } else {
-        fl_buffer_slice(ahead, rest);
-    }
-    if (ahead->size == 0) fl_buffer_close(ahead);
-    if (ahead->failed) fl_connection_close(connection);
-}
+/* after a batch */
 
 /* Whether to go on reading: always for what somebody waits for, else a bounded way ahead. */
 static bool wants_bytes(const fl_connection *connection)
@@ -511,8 +275,7 @@ static bool is_reset(const fl_connection *connection)
     return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLERR | POLLHUP));
 }
 
-/* What the connection waits for now. */
-static void settle(fl_connection *connection)
+void fl_connection_settle(fl_connection *connection)
 {
     if (connection->phase != FL_CONNECTION_OPEN) return;
     const fl_settings *settings = connection->web->thread.settings;
@@ -537,21 +300,7 @@ static void settle(fl_connection *connection)
     connection->in_head = request && !connection->http.head_done;
 }
 
-static void process(fl_connection *connection, fl_slice data)
-{
-    connection->processing = true;
-    if (connection->ahead.size) {
-        fl_buffer_slice(&connection->ahead, data);
-        data = fl_slice_of(connection->ahead.data, connection->ahead.size);
-    }
-    fl_slice rest = parse(connection, data);
-    if (connection->request && !fl_request_keep(connection->request))
-        fl_connection_close(connection);
-    keep_rest(connection, rest);
-    fl_connection_flush(connection);
-    connection->processing = false;
-    settle(connection);
-}
+/* what comes in */
 
 static void receive_failed(fl_connection *connection, int status)
 {
@@ -588,7 +337,18 @@ static void received(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
         if (connection->lingered > LINGER_BYTES) fl_connection_close(connection);
         return;
     }
-    process(connection, fl_slice_of(buffer->base, (size_t)size));
+    fl_batch_read(connection, fl_slice_of(buffer->base, (size_t)size));
+}
+
+void fl_connection_read_on(fl_connection *connection)
+{
+    set_reading(connection, true);
+}
+
+void fl_connection_await_body(fl_connection *connection)
+{
+    connection->body_since = loop_now(connection);
+    expire_in(connection, connection->web->thread.settings->body_grace);
 }
 
 void fl_connection_want_body(fl_connection *connection)
@@ -596,14 +356,15 @@ void fl_connection_want_body(fl_connection *connection)
     fl_request *request = connection->request;
     if (request->expects_continue && request->body_size == 0) {
         request->expects_continue = false;
-        connection->body_since = loop_now(connection);
-        expire_in(connection, connection->web->thread.settings->body_grace);
+        fl_connection_await_body(connection);
         if (fl_connection_write(connection, FL_SLICE("HTTP/1.1 100 Continue\r\n\r\n"),
                                 (fl_slice){0}, (fl_slice){0}) < 0)
             return;
     }
     set_reading(connection, true);
 }
+
+/* waited for too long */
 
 /* A body that trickles: 500 bytes a second from the tenth second on, unless we do not read it. */
 static void look_at_body(fl_connection *connection)
@@ -622,10 +383,7 @@ static void look_at_body(fl_connection *connection)
         return;
     }
     request->refused = 408;
-    bool answered = request->ended;
-    refuse(connection, 408);
-    if (answered || (connection->request && connection->request->ended)) request_done(connection);
-    process(connection, (fl_slice){0});
+    fl_batch_refuse(connection, 408);
 }
 
 static void look_at_output(fl_connection *connection)
@@ -655,9 +413,7 @@ static void expired(fl_deadline *deadline)
     } else if (connection->output) {
         look_at_output(connection);
     } else if (request && !connection->http.head_done) {
-        refuse(connection, 408);
-        if (connection->request && connection->request->ended) request_done(connection);
-        process(connection, (fl_slice){0});
+        fl_batch_refuse(connection, 408);
     } else if (request && !request->complete) {
         look_at_body(connection);
     } else if (request && !is_leaving(connection) && !is_reset(connection)) {
@@ -666,6 +422,8 @@ static void expired(fl_deadline *deadline)
         fl_connection_close(connection); /* idle for too long, or half-closed */
     }
 }
+
+/* opening */
 
 static int open_socket(fl_connection *connection, int fd)
 {
@@ -706,6 +464,8 @@ fail:
     close(fd);
 }
 
+/* evacuation */
+
 /* Requests of that state, answered already, have nothing to do any more. */
 void fl_connection_leave_behind(fl_connection *connection, const fl_state *state)
 {
@@ -718,36 +478,26 @@ void fl_connection_leave_behind(fl_connection *connection, const fl_state *state
     }
 }
 
-/* The write under way belongs to the dead loop: what it has not sent is sent anew. */
-static int take_output(fl_connection *connection, size_t left)
-{
-    fl_output *old = connection->output;
-    if (!old) return 0;
-    fl_output *output = calloc(1, sizeof(*output));
-    if (!output) return UV_ENOMEM;
-    output->data = old->data;
-    output->queued = old->queued;
-    fl_buffer_consume(&output->data, output->data.size - left);
-    connection->output = output;
-    return 0;
-}
-
 /* It was closed, but the dead loop will never say so. */
 static void bury(fl_connection *connection)
 {
-    if (connection->output) output_free(connection->output);
+    fl_output_free(connection->output);
     fl_buffer_close(&connection->ahead);
     free(connection);
 }
 
+/* The write under way belongs to the dead loop: what it has not sent is sent anew. */
 static int move_socket(fl_connection *connection, int fd, size_t left)
 {
     uv_tcp_t *socket = malloc(sizeof(*socket));
     if (!socket) return UV_ENOMEM;
     connection->socket = socket;
     int status = open_socket(connection, fd);
-    if (status == 0) status = take_output(connection, left);
-    return status;
+    if (status < 0 || !connection->output) return status;
+    fl_output *output = fl_output_anew(connection->output, left);
+    if (!output) return UV_ENOMEM;
+    connection->output = output;
+    return 0;
 }
 
 int fl_connection_take_over(fl_connection *connection, fl_web *web)
@@ -758,10 +508,10 @@ int fl_connection_take_over(fl_connection *connection, fl_web *web)
         bury(connection);
         return UV_ECANCELED;
     }
-    bool reading = connection->reading, ahead = connection->ahead_link != NULL;
+    bool reading = connection->reading;
     connection->web = web;
     connection->reading = false;
-    leave_ahead(connection);
+    fl_batch_move(connection);
     int status = move_socket(connection, fd, uv_stream_get_write_queue_size(old));
     if (status < 0) { /* no memory for its handle */
         close(fd);
@@ -773,14 +523,6 @@ int fl_connection_take_over(fl_connection *connection, fl_web *web)
     }
     link_into(connection, web);
     set_reading(connection, reading);
-    if (ahead) enter_ahead(connection);
     if (connection->output && start_write(connection) < 0) fl_connection_close(connection);
     return 0;
-}
-
-void fl_connection_take_batch(fl_connection *connection, const fl_buffer *out)
-{
-    fl_buffer_append(&connection->web->thread.out, out->data, out->size);
-    connection->processing = false;
-    keep_rest(connection, connection->unread);
 }

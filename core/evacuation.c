@@ -5,9 +5,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "connection.h"
+#include "batch.h"
 #include "handler.h"
-#include "pool.h"
+#include "pools.h"
 #include "profile.h"
 #include "readiness.h"
 #include "server.h"
@@ -264,7 +264,7 @@ static void take_connection(fl_web *spare, fl_web *stuck, fl_connection *connect
         return;
     }
     done->connections++;
-    if (in_batch) fl_connection_take_batch(connection, &stuck->thread.out);
+    if (in_batch) fl_batch_take_over(connection, &stuck->thread.out);
     if (is_stuck)
         answer_again(spare, connection, spare->thread.states[gone->number], request == culprit,
                      done);

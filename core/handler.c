@@ -3,7 +3,7 @@
 #include <lauxlib.h>
 #include <llhttp.h>
 
-#include "connection.h"
+#include "batch.h"
 #include "pool_thread.h"
 #include "proxy.h"
 #include "remote.h"
@@ -51,7 +51,7 @@ void fl_handler_end(fl_request *request)
     account(request);
     fl_request_end(request);
     if (request->connection) {
-        fl_connection_answered(request->connection);
+        fl_batch_answered(request->connection);
     } else {
         fl_request_written(request); /* the client has gone: background tasks run all the same */
     }

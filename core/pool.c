@@ -2,219 +2,49 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "log.h"
+#include "pool_crew.h"
+#include "pool_overdue.h"
 #include "pool_thread.h"
-#include "server.h"
 
 #define CALLED_AT_ONCE 32 /* jobs that may come before a thread is called for them */
-
-/* ns after its deadline that a job has to notice, and then to be stopped by a signal; one that is
- * awaiting or being packed, to which no signal is sent, is on its way out and has longer */
-#define NOTICE 20000000u
-#define INTERRUPTION 50000000u
-#define BLOCKED 400000000u
-#define WAY_OUT 500000000u
-#define OVERDUE 10000000u /* ns that a job has lain in the queue */
+#define LAIN 10000000u    /* ns that a job has lain in the queue: a thread may be missing */
 #define SHORT 1000000u    /* ns: what such a job costs is mostly the sending */
-#define FIRST_NUMBER 1024 /* of a pool's thread: there are fewer web threads */
-#define LAST_NUMBER 65535 /* a request's number has 16 bits for its thread */
 
 struct fl_pool {
-    fl_pools *pools;
+    fl_server *server;
     unsigned number, app;
     fl_pool_options options;
     pthread_mutex_t lock;
     fl_job *first, **last;
-    fl_pool_thread *threads;
-    fl_pool_thread *retired;           /* that still run */
-    fl_pool_thread *idle, **idle_last; /* in the order in which they are to be used */
-    unsigned thread_count;
     unsigned uncalled; /* jobs for which no thread has been called yet */
+    fl_pool_crew crew;
     bool closed;
-    fl_pool_stats stats;
-    uint64_t window; /* ns, when the present window of retirements began */
-    unsigned retired_in_window;
+    fl_pool_stats stats; /* without the crew's part */
 };
 
-struct fl_pools {
-    fl_server *server;
-    pthread_mutex_t lock;
-    pthread_cond_t gone; /* a thread has left */
-    fl_pool *list[FL_POOLS_MOST];
-    _Atomic unsigned count;
-    unsigned alive;
-    pthread_t last; /* of the threads that have ended: to be joined by the next, or at the end */
-    bool has_last;
-    _Atomic unsigned numbers; /* that were given to threads */
-    bool stopping;
-};
-
-/* pools */
-
-int fl_pools_new(fl_pools **out, fl_server *server)
-{
-    fl_pools *pools = calloc(1, sizeof(*pools));
-    *out = pools;
-    if (!pools) return UV_ENOMEM;
-    pools->server = server;
-    pthread_mutex_init(&pools->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&pools->gone, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return 0;
-}
-
-static struct timespec time_at(uint64_t nanoseconds)
-{
-    return (struct timespec){.tv_sec = (time_t)(nanoseconds / 1000000000u),
-                             .tv_nsec = (long)(nanoseconds % 1000000000u)};
-}
-
-static void stop(fl_pool *pool);
-
-bool fl_pools_stop(fl_pools *pools, uint64_t patience)
-{
-    pthread_mutex_lock(&pools->lock);
-    pools->stopping = true; /* pools that jobs still open are closed from the start */
-    pthread_mutex_unlock(&pools->lock);
-    unsigned count = atomic_load(&pools->count);
-    for (unsigned i = 0; i < count; i++) stop(pools->list[i]);
-    struct timespec until = time_at(uv_hrtime() + patience);
-    int status = 0;
-    pthread_mutex_lock(&pools->lock);
-    while (pools->alive && status == 0)
-        status = pthread_cond_timedwait(&pools->gone, &pools->lock, &until);
-    bool ended = pools->alive == 0;
-    pthread_mutex_unlock(&pools->lock);
-    return ended;
-}
-
-static void pool_free(fl_pool *pool)
-{
-    assert(!pool->threads && !pool->first);
-    pthread_mutex_destroy(&pool->lock);
-    free(pool);
-}
-
-void fl_pools_free(fl_pools *pools)
-{
-    if (!pools) return;
-    if (pools->has_last) pthread_join(pools->last, NULL);
-    for (unsigned i = 0; i < atomic_load(&pools->count); i++) pool_free(pools->list[i]);
-    pthread_cond_destroy(&pools->gone);
-    pthread_mutex_destroy(&pools->lock);
-    free(pools);
-}
-
-static uint64_t longest_retired(fl_pool *pool, uint64_t now)
-{
-    uint64_t longest = 0;
-    pthread_mutex_lock(&pool->lock);
-    for (const fl_pool_thread *thread = pool->retired; thread; thread = thread->next)
-        if (now - thread->retired_at > longest) longest = now - thread->retired_at;
-    pthread_mutex_unlock(&pool->lock);
-    return longest;
-}
-
-uint64_t fl_pools_retired(fl_pools *pools, uint64_t now)
-{
-    uint64_t longest = 0;
-    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t own = longest_retired(pools->list[i], now);
-        if (own > longest) longest = own;
-    }
-    return longest;
-}
-
-fl_pool *fl_pools_at(fl_pools *pools, unsigned number)
-{
-    return number < atomic_load_explicit(&pools->count, memory_order_acquire) ? pools->list[number]
-                                                                              : NULL;
-}
-
-/* opening */
-
-static fl_pool *find(fl_pools *pools, unsigned app, const char *name)
-{
-    unsigned count = atomic_load(&pools->count);
-    for (unsigned i = 0; i < count; i++) {
-        fl_pool *pool = pools->list[i];
-        if (pool->app == app && strcmp(pool->options.name, name) == 0) return pool;
-    }
-    return NULL;
-}
-
-static int check_same(const fl_pool *pool, const fl_pool_options *wanted, char *error, size_t size)
-{
-    const fl_pool_options *has = &pool->options;
-    const struct {
-        const char *name;
-        uint64_t has, wanted;
-    } options[] = {{"size", has->size, wanted->size},
-                   {"queue", has->queue, wanted->queue},
-                   {"timeout", has->timeout, wanted->timeout},
-                   {"max_memory", has->max_memory, wanted->max_memory},
-                   {"recycle_after", has->recycle_after, wanted->recycle_after},
-                   {"retire_rate", has->retire_rate, wanted->retire_rate},
-                   {"retire_window", has->retire_window, wanted->retire_window},
-                   {"isolation", has->process, wanted->process}};
-    for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
-        if (options[i].has == options[i].wanted) continue;
-        (void)snprintf(error, size, "there is a pool \"%s\" with another %s", has->name,
-                       options[i].name);
-        return UV_EEXIST;
-    }
-    return 0;
-}
-
-static fl_pool *make(fl_pools *pools, unsigned app, const fl_pool_options *options)
+fl_pool *fl_pool_new(fl_server *server, unsigned number, unsigned app,
+                     const fl_pool_options *options)
 {
     fl_pool *pool = calloc(1, sizeof(*pool));
     if (!pool) return NULL;
-    pool->pools = pools;
+    pool->server = server;
+    pool->number = number;
     pool->app = app;
     pool->options = *options;
     pool->last = &pool->first;
-    pool->idle_last = &pool->idle;
-    pool->closed = pools->stopping;
+    fl_pool_crew_init(&pool->crew, pool);
     pthread_mutex_init(&pool->lock, NULL);
-    pool->number = atomic_load(&pools->count);
-    pools->list[pool->number] = pool;
-    atomic_store_explicit(&pools->count, pool->number + 1, memory_order_release);
     return pool;
 }
 
-static int open_locked(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                       char *error, size_t error_size)
+void fl_pool_free(fl_pool *pool)
 {
-    fl_pool *pool = find(pools, app, options->name);
-    *out = pool;
-    if (pool) return check_same(pool, options, error, error_size);
-    if (atomic_load(&pools->count) == FL_POOLS_MOST) {
-        (void)snprintf(error, error_size, "a server has at most %d pools", FL_POOLS_MOST);
-        return UV_ENOBUFS;
-    }
-    *out = make(pools, app, options);
-    if (*out) return 0;
-    (void)snprintf(error, error_size, "not enough memory");
-    return UV_ENOMEM;
-}
-
-int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                 char *error, size_t error_size)
-{
-    pthread_mutex_lock(&pools->lock);
-    int status = open_locked(out, pools, app, options, error, error_size);
-    pthread_mutex_unlock(&pools->lock);
-    return status;
+    assert(!pool->crew.threads && !pool->first);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
 }
 
 const fl_pool_options *fl_pool_options_of(const fl_pool *pool)
@@ -224,7 +54,7 @@ const fl_pool_options *fl_pool_options_of(const fl_pool *pool)
 
 fl_server *fl_pool_server(const fl_pool *pool)
 {
-    return pool->pools->server;
+    return pool->server;
 }
 
 unsigned fl_pool_number(const fl_pool *pool)
@@ -237,13 +67,7 @@ unsigned fl_pool_app(const fl_pool *pool)
     return pool->app;
 }
 
-unsigned fl_pool_new_thread_number(fl_pool *pool)
-{
-    unsigned number = atomic_fetch_add(&pool->pools->numbers, 1);
-    return FIRST_NUMBER + number % (LAST_NUMBER - FIRST_NUMBER);
-}
-
-/* the queue and the idle; with the lock held */
+/* the queue; with the lock held */
 
 static void enqueue(fl_pool *pool, fl_job *job)
 {
@@ -264,108 +88,6 @@ static void dequeue(fl_pool *pool, fl_job *job)
         pool->last = job->link;
     job->link = NULL;
     pool->stats.queued--;
-}
-
-/* Threads that stay take turns, so that their states age alike. Where idle ones end, the one that
- * fell idle last comes first, so that the others may. */
-static void set_idle(fl_pool *pool, fl_pool_thread *thread)
-{
-    fl_pool_thread **link = pool->options.idle ? &pool->idle : pool->idle_last;
-    thread->next_idle = *link;
-    if (thread->next_idle)
-        thread->next_idle->idle_link = &thread->next_idle;
-    else
-        pool->idle_last = &thread->next_idle;
-    thread->idle_link = link;
-    *link = thread;
-    pool->stats.idle++;
-}
-
-static void unset_idle(fl_pool *pool, fl_pool_thread *thread)
-{
-    if (!thread->idle_link) return;
-    *thread->idle_link = thread->next_idle;
-    if (thread->next_idle)
-        thread->next_idle->idle_link = thread->idle_link;
-    else
-        pool->idle_last = thread->idle_link;
-    thread->idle_link = NULL;
-    pool->stats.idle--;
-}
-
-/* One that sleeps, or else one that is busy with what jobs have left behind. */
-static fl_pool_thread *best_idle(const fl_pool *pool)
-{
-    fl_pool_thread *thread = pool->idle;
-    while (thread && thread->place != FL_POOL_ASLEEP) thread = thread->next_idle;
-    return thread ? thread : pool->idle;
-}
-
-static void insert(fl_pool_thread **list, fl_pool_thread *thread)
-{
-    thread->next = *list;
-    if (thread->next) thread->next->link = &thread->next;
-    thread->link = list;
-    *list = thread;
-}
-
-static void take_out(fl_pool_thread *thread)
-{
-    *thread->link = thread->next;
-    if (thread->next) thread->next->link = thread->link;
-    thread->link = NULL;
-}
-
-static void forget(fl_pool *pool, fl_pool_thread *thread)
-{
-    unset_idle(pool, thread);
-    if (!thread->link) return;
-    take_out(thread);
-    pool->thread_count--;
-    pool->stats.threads--;
-}
-
-static void count_thread(fl_pool *pool, int alive)
-{
-    fl_pools *pools = pool->pools;
-    pthread_mutex_lock(&pools->lock);
-    pools->alive = (unsigned)((int)pools->alive + alive);
-    pthread_cond_signal(&pools->gone);
-    pthread_mutex_unlock(&pools->lock);
-}
-
-static void add_thread(fl_pool *pool)
-{
-    fl_pool_thread *thread = NULL;
-    count_thread(pool, 1);
-    if (fl_pool_thread_start(&thread, pool) < 0) { /* the others do its work */
-        count_thread(pool, -1);
-        return;
-    }
-    insert(&pool->threads, thread);
-    pool->thread_count++;
-    pool->stats.threads++;
-}
-
-/* Threads that were retired beyond the rate are missing until the window is over. */
-static unsigned size_now(const fl_pool *pool)
-{
-    unsigned size = pool->options.size, rate = pool->options.retire_rate;
-    if (pool->retired_in_window <= rate) return size;
-    if (uv_hrtime() - pool->window > pool->options.retire_window) return size;
-    unsigned missing = pool->retired_in_window - rate;
-    return missing < size ? size - missing : 0;
-}
-
-static void provide_thread(fl_pool *pool)
-{
-    fl_pool_thread *idle = best_idle(pool);
-    if (idle) {
-        unset_idle(pool, idle);
-        fl_pool_thread_summon(idle);
-    } else if (pool->thread_count < size_now(pool)) {
-        add_thread(pool);
-    }
 }
 
 static unsigned bucket_of(uint64_t nanoseconds)
@@ -393,7 +115,7 @@ static bool is_full(const fl_pool *pool)
 /* A thread for each job that came since the last call. */
 static void call_threads(fl_pool *pool)
 {
-    for (; pool->uncalled > 0; pool->uncalled--) provide_thread(pool);
+    for (; pool->uncalled > 0; pool->uncalled--) fl_pool_crew_call(&pool->crew);
 }
 
 static int submit_locked(fl_pool *pool, fl_job *job, bool more)
@@ -403,9 +125,9 @@ static int submit_locked(fl_pool *pool, fl_job *job, bool more)
     fl_job_hold(job);
     enqueue(pool, job);
     pool->uncalled++;
-    bool now = !more || pool->uncalled >= CALLED_AT_ONCE || pool->thread_count == 0;
+    bool now = !more || pool->uncalled >= CALLED_AT_ONCE || pool->crew.count == 0;
     if (now) call_threads(pool);
-    if (pool->thread_count > 0) {
+    if (pool->crew.count > 0) {
         pool->stats.submitted++;
         return 0;
     }
@@ -431,29 +153,12 @@ void fl_pool_call(fl_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
-static bool is_timeout(const char *reason)
-{
-    return strcmp(reason, "timeout") == 0;
-}
-
 static void count_cancelled(fl_pool *pool, const char *reason)
 {
-    if (is_timeout(reason))
+    if (strcmp(reason, "timeout") == 0)
         pool->stats.timed_out++;
     else
         pool->stats.cancelled++;
-}
-
-/* Its waiter's patience is at an end: so is the job's time, however late it began. */
-static void cancel_running(fl_job *job, const char *reason)
-{
-    fl_pool_thread *thread = job->thread;
-    uint64_t now = uv_hrtime();
-    if (is_timeout(reason) && !thread->retired && (!thread->deadline || now < thread->deadline))
-        thread->deadline = now;
-    if (atomic_load(&job->cancelled)) return;
-    atomic_store(&job->cancelled, reason);
-    fl_pool_thread_cancel(thread, job);
 }
 
 bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
@@ -466,7 +171,7 @@ bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason)
         count_cancelled(pool, reason);
         dropped = true;
     } else if (job->phase == FL_JOB_RUNNING) {
-        cancel_running(job, reason);
+        fl_pool_thread_cancel(job->thread, reason);
     }
     pthread_mutex_unlock(&pool->lock);
     if (dropped) fl_job_release(job);
@@ -491,23 +196,17 @@ static void send_all_home(fl_pool *pool, fl_job_outcome outcome)
     while (pool->first) send_home(pool, pool->first, outcome);
 }
 
-static void drop_orphans(fl_pool *pool)
+void fl_pool_drop_orphans(fl_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     for (fl_job *job = pool->first, *next; job; job = next) {
         next = job->next;
         if (fl_address_is_closed(job->reply)) send_home(pool, job, FL_JOB_CANCELLED);
     }
-    for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
+    for (fl_pool_thread *thread = pool->crew.threads; thread; thread = thread->next)
         if (thread->job && fl_address_is_closed(thread->job->reply))
-            cancel_running(thread->job, "cancelled");
+            fl_pool_thread_cancel(thread, "cancelled");
     pthread_mutex_unlock(&pool->lock);
-}
-
-void fl_pools_drop_orphans(fl_pools *pools)
-{
-    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
-    for (unsigned i = 0; i < count; i++) drop_orphans(pools->list[i]);
 }
 
 /* running */
@@ -525,29 +224,6 @@ static void begin(fl_pool *pool, fl_pool_thread *thread, fl_job *job)
     pool->stats.waits[bucket_of(job->begun - job->submitted)]++;
 }
 
-/* Returns when there is something to do, or when it has been idle for so long that it may end. */
-static bool wait_for_work(fl_pool *pool, fl_pool_thread *thread)
-{
-    int status = 0;
-    thread->wanted = false;
-    set_idle(pool, thread);
-    if (fl_pool_thread_may_sleep(thread)) {
-        thread->place = FL_POOL_ASLEEP;
-        struct timespec until = time_at(uv_hrtime() + pool->options.idle);
-        while (!thread->wanted && !pool->closed && status == 0)
-            status = pool->options.idle ? pthread_cond_timedwait(&thread->wake, &pool->lock, &until)
-                                        : pthread_cond_wait(&thread->wake, &pool->lock);
-    } else {
-        thread->place = FL_POOL_IN_LOOP;
-        pthread_mutex_unlock(&pool->lock);
-        fl_pool_thread_run_loop(thread, UV_RUN_DEFAULT);
-        pthread_mutex_lock(&pool->lock);
-    }
-    unset_idle(pool, thread);
-    thread->place = FL_POOL_BUSY;
-    return status == 0;
-}
-
 static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
 {
     for (;;) {
@@ -558,8 +234,9 @@ static fl_job *take_locked(fl_pool *pool, fl_pool_thread *thread)
             begin(pool, thread, job);
             return job;
         }
-        if (pool->closed || (!wait_for_work(pool, thread) && !pool->first)) {
-            forget(pool, thread);
+        if (pool->closed ||
+            (!fl_pool_crew_rest(&pool->crew, thread, &pool->lock) && !pool->first)) {
+            fl_pool_crew_forget(&pool->crew, thread);
             return NULL;
         }
     }
@@ -629,132 +306,21 @@ bool fl_pool_is_closed(fl_pool *pool)
 void fl_pool_left(fl_pool *pool, fl_pool_thread *thread)
 {
     pthread_mutex_lock(&pool->lock);
-    pool->stats.jit_flushes += atomic_load(&thread->metrics.jit_flushes);
-    if (thread->retired) {
-        pool->stats.retired--;
-        take_out(thread);
-    } else {
-        forget(pool, thread);
-    }
+    fl_pool_crew_left(&pool->crew, thread);
     pthread_mutex_unlock(&pool->lock);
 }
 
-/* Each joins the one before it, so that no more than one is ever unjoined, and no pool has to wait
- * for a thread that it does not need any more. */
-void fl_pools_thread_ended(fl_pools *pools)
-{
-    pthread_mutex_lock(&pools->lock);
-    pthread_t before = pools->last;
-    bool has_before = pools->has_last;
-    pools->last = pthread_self();
-    pools->has_last = true;
-    pools->alive--;
-    pthread_cond_signal(&pools->gone);
-    pthread_mutex_unlock(&pools->lock);
-    if (has_before) pthread_join(before, NULL);
-}
-
-/* jobs past their time */
-
-static bool may_retire(fl_pool *pool, uint64_t now)
-{
-    if (!pool->window || now - pool->window > pool->options.retire_window) {
-        pool->window = now;
-        pool->retired_in_window = 0;
-    }
-    return ++pool->retired_in_window <= pool->options.retire_rate;
-}
-
-static void tell_retired(const fl_pool *pool, const fl_pool_thread *thread, uint64_t since,
-                         bool replaced, uint64_t now)
-{
-    fl_log_printf(thread->thread.log, FL_LOG_ERROR,
-                  "pool \"%s\": %s has run for %.1f s and cannot be stopped: its thread is "
-                  "retired and %s; isolation = \"process\" would end it",
-                  pool->options.name, thread->job ? "a job" : "what a job left behind",
-                  (double)(now - since) / 1e9,
-                  replaced ? "replaced" : "not replaced, that was too often of late");
-}
+/* the watch thread's look */
 
 static void retire(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
 {
-    uint64_t since = thread->job ? thread->job->begun : thread->turn_since;
-    thread->retired = true;
     if (thread->job) {
         pool->stats.busy--;
         pool->stats.timed_out++;
     }
-    pool->stats.retired++;
-    pool->stats.retirements++;
-    forget(pool, thread);
-    thread->retired_at = now;
-    insert(&pool->retired, thread);
-    fl_leases_release(fl_mailbox_leases(thread->thread.mailbox), NULL);
-    bool replaced = may_retire(pool, now);
-    tell_retired(pool, thread, since, replaced, now);
-    if (replaced && !pool->closed) add_thread(pool);
-    if (pool->thread_count == 0 && size_now(pool) == 0) send_all_home(pool, FL_JOB_EXHAUSTED);
-}
-
-/* Odd turns are in Lua, or in one of our own functions that Lua has called. */
-static bool is_in_lua(fl_pool_thread *thread, uint64_t *turn)
-{
-    (void)fl_claim_look(&thread->thread.claim, turn);
-    return *turn % 2 == 1;
-}
-
-/* Again and again: a signal that finds it in one of our own functions has no effect. */
-static void interrupt(fl_pool_thread *thread, uint64_t turn)
-{
-    fl_interrupt(&thread->thread, turn, "timeout", 504);
-}
-
-/* On a crowded machine a thread may not have run at all since its first signal: it has so much time
- * of the processor to end, or, when it uses none, is blocked. */
-static bool resists(fl_pool_thread *thread, uint64_t turn, uint64_t late)
-{
-    uint64_t used = fl_thread_cpu_time(&thread->thread);
-    if (thread->interrupted != turn) {
-        thread->interrupted = turn;
-        thread->used_then = used;
-    }
-    if (late <= NOTICE + INTERRUPTION) return false;
-    return used - thread->used_then > INTERRUPTION / 2 || late > NOTICE + BLOCKED;
-}
-
-static void escalate(fl_pool *pool, fl_pool_thread *thread, uint64_t late, uint64_t now)
-{
-    if (late <= NOTICE || pool->options.process) return; /* the thread itself kills its process */
-    uint64_t turn;
-    bool in_lua = is_in_lua(thread, &turn);
-    if (in_lua ? resists(thread, turn, late) : late > NOTICE + WAY_OUT)
-        retire(pool, thread, now);
-    else if (in_lua)
-        interrupt(thread, turn);
-}
-
-/* Tasks that a job has detached, or that run after it: no longer at a stretch than a job. */
-static void look_at_rest(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
-{
-    uint64_t turn;
-    if (!is_in_lua(thread, &turn) || turn != thread->turn) {
-        thread->turn = turn;
-        thread->turn_since = now;
-        return;
-    }
-    uint64_t held = now - thread->turn_since, most = pool->options.timeout;
-    if (most && held > most) escalate(pool, thread, held - most, now);
-}
-
-static void look_at(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
-{
-    fl_job *job = thread->job;
-    if (!job) {
-        look_at_rest(pool, thread, now);
-    } else if (thread->deadline && now >= thread->deadline) {
-        cancel_running(job, "timeout");
-        escalate(pool, thread, now - thread->deadline, now);
-    }
+    bool replaced = fl_pool_crew_retire(&pool->crew, thread, now);
+    if (replaced && !pool->closed) fl_pool_crew_add(&pool->crew);
+    if (fl_pool_crew_is_exhausted(&pool->crew)) send_all_home(pool, FL_JOB_EXHAUSTED);
 }
 
 /* A thread may be missing because it could not be started, or was retired too soon after others;
@@ -762,22 +328,26 @@ static void look_at(fl_pool *pool, fl_pool_thread *thread, uint64_t now)
 static void look_at_queue(fl_pool *pool, uint64_t now)
 {
     const fl_job *first = pool->first;
-    if (first && now > first->submitted + OVERDUE) provide_thread(pool);
+    if (first && now > first->submitted + LAIN) fl_pool_crew_call(&pool->crew);
 }
 
-void fl_pools_look(fl_pools *pools, uint64_t now)
+void fl_pool_look(fl_pool *pool, uint64_t now)
 {
-    unsigned count = atomic_load_explicit(&pools->count, memory_order_acquire);
-    for (unsigned i = 0; i < count; i++) {
-        fl_pool *pool = pools->list[i];
-        pthread_mutex_lock(&pool->lock);
-        for (fl_pool_thread *thread = pool->threads, *next; thread; thread = next) {
-            next = thread->next;
-            look_at(pool, thread, now);
-        }
-        look_at_queue(pool, now);
-        pthread_mutex_unlock(&pool->lock);
+    pthread_mutex_lock(&pool->lock);
+    for (fl_pool_thread *thread = pool->crew.threads, *next; thread; thread = next) {
+        next = thread->next;
+        if (fl_pool_overdue(thread, &pool->options, now)) retire(pool, thread, now);
     }
+    look_at_queue(pool, now);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+uint64_t fl_pool_retired(fl_pool *pool, uint64_t now)
+{
+    pthread_mutex_lock(&pool->lock);
+    uint64_t longest = fl_pool_crew_retired(&pool->crew, now);
+    pthread_mutex_unlock(&pool->lock);
+    return longest;
 }
 
 /* the end */
@@ -785,9 +355,8 @@ void fl_pools_look(fl_pools *pools, uint64_t now)
 void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
 {
     pthread_mutex_lock(&pool->lock);
-    *stats = pool->stats; /* with the flushes of threads that have left */
-    for (const fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
-        stats->jit_flushes += atomic_load(&thread->metrics.jit_flushes);
+    *stats = pool->stats;
+    fl_pool_crew_get_stats(&pool->crew, stats);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -795,17 +364,16 @@ void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats)
 static void close_locked(fl_pool *pool)
 {
     pool->closed = true;
-    for (fl_pool_thread *thread = pool->idle; thread; thread = thread->next_idle)
-        fl_pool_thread_summon(thread);
+    fl_pool_crew_call_idle(&pool->crew);
 }
 
-static void stop(fl_pool *pool)
+void fl_pool_stop(fl_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     close_locked(pool);
     send_all_home(pool, FL_JOB_CANCELLED);
-    for (fl_pool_thread *thread = pool->threads; thread; thread = thread->next)
-        if (thread->job) cancel_running(thread->job, "shutdown");
+    for (fl_pool_thread *thread = pool->crew.threads; thread; thread = thread->next)
+        if (thread->job) fl_pool_thread_cancel(thread, "shutdown");
     pthread_mutex_unlock(&pool->lock);
 }
 

@@ -1,15 +1,15 @@
 /* pool: threads that run jobs, each with a Lua state for each app whose jobs it got.
  *
- * Owner: the server, from its start to its end. An idle thread takes the next job, so no job waits
- * behind a busy state; the queue is bounded. What is here may be called from *any* thread; the
- * pool's lock guards the queue, the lists of threads and the counts. Threads are started when there
- * is more work than idle ones, up to `size`.
+ * Owner: the server's list of them (pools.h), from its first use to the server's end. An idle
+ * thread takes the next job, so no job waits behind a busy state; the queue is bounded. What is
+ * here may be called from *any* thread; the pool's lock guards the queue, its threads and the
+ * counts, and is held for a few steps only. Threads are started when there is more work than idle
+ * ones, up to `size`.
  *
- * A job past its time is told so at its next await; soon after, the thread is interrupted by a
- * signal, and when that does not help either, the thread is *retired*: the pool forgets it and
- * starts another one. A retired thread still owns all it has; when its job ends after all, it
- * closes that and is gone, and when it does not within 5 s, the watch thread has the process
- * replaced.
+ * A job past its time is told so, then its thread is interrupted (pool_overdue.h), and when that
+ * does not help either, the thread is *retired*: the pool forgets it and starts another one. A
+ * retired thread still owns all it has; when its job ends after all, it closes that and is gone,
+ * and when it does not within 5 s, the watch thread has the process replaced.
  *
  * With the option `process` each thread has a child process (pool_process.h) instead of states:
  * what cannot be stopped is killed there, and no thread is ever retired. */
@@ -22,9 +22,7 @@
 #include "job.h"
 
 typedef struct fl_server fl_server;
-typedef struct fl_pools fl_pools;
 
-#define FL_POOLS_MOST 64 /* in one process: a job's chain has a bit for each */
 #define FL_POOL_NAME 64
 #define FL_POOL_BUCKETS 24 /* of its histograms: below 2^n µs */
 
@@ -54,32 +52,10 @@ typedef struct fl_pool_stats {
     uint64_t costs[FL_POOL_BUCKETS]; /* of short jobs: waiting and crossing */
 } fl_pool_stats;
 
-/* *boot* and *end* of the server. */
-int fl_pools_new(fl_pools **out, fl_server *server);
-/* Refuses jobs, sends home what is queued, cancels what runs and tells all threads to end; true
- * when all have within `patience` ns. */
-bool fl_pools_stop(fl_pools *pools, uint64_t patience);
-void fl_pools_free(fl_pools *pools); /* after stop was true */
-
-/* Any thread: as fl_pool_cancel, for all jobs of states that have been given up. */
-void fl_pools_drop_orphans(fl_pools *pools);
-
-/* The watch thread, every few milliseconds: jobs past their time, and threads that are missing. */
-void fl_pools_look(fl_pools *pools, uint64_t now);
-/* The watch thread: for how many ns the first of the retired threads that still run has. */
-uint64_t fl_pools_retired(fl_pools *pools, uint64_t now);
-
-/* Finds the pool of that name, of `app` or (UINT_MAX) of all apps, or makes it. UV_EEXIST: there is
- * one with other options, `error` says which. */
-int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                 char *error, size_t error_size);
-fl_pool *fl_pools_at(fl_pools *pools, unsigned number); /* NULL: none */
-
 const fl_pool_options *fl_pool_options_of(const fl_pool *pool);
 fl_server *fl_pool_server(const fl_pool *pool);
 unsigned fl_pool_number(const fl_pool *pool);
-unsigned fl_pool_app(const fl_pool *pool);         /* whose it is; UINT_MAX: everybody's */
-unsigned fl_pool_new_thread_number(fl_pool *pool); /* unlike that of any web thread */
+unsigned fl_pool_app(const fl_pool *pool); /* whose it is; UINT_MAX: everybody's */
 
 /* Queues the job, which the pool then holds too. `more`: the caller is about to submit more jobs,
  * so that it may be cheaper to call a thread for several at once; it has to call fl_pool_call soon.
@@ -97,6 +73,17 @@ bool fl_pool_cancel(fl_pool *pool, fl_job *job, const char *reason);
 void fl_pool_get_stats(fl_pool *pool, fl_pool_stats *stats);
 void fl_pool_close(fl_pool *pool); /* refuses jobs from now on; threads end with what is queued */
 
+/* For pools.c: */
+
+/* NULL: no memory. */
+fl_pool *fl_pool_new(fl_server *server, unsigned number, unsigned app,
+                     const fl_pool_options *options);
+void fl_pool_drop_orphans(fl_pool *pool);              /* as fl_pools_drop_orphans */
+void fl_pool_look(fl_pool *pool, uint64_t now);        /* as fl_pools_look */
+uint64_t fl_pool_retired(fl_pool *pool, uint64_t now); /* as fl_pools_retired */
+void fl_pool_stop(fl_pool *pool); /* closes it, sends home what is queued and cancels what runs */
+void fl_pool_free(fl_pool *pool); /* all its threads have ended */
+
 /* For pool_thread.c: */
 
 /* Waits for a job and takes it. NULL: the thread has to end. */
@@ -111,7 +98,5 @@ bool fl_pool_is_closed(fl_pool *pool);
 
 /* A thread has left its pool, and may be freed. */
 void fl_pool_left(fl_pool *pool, fl_pool_thread *thread);
-/* The last thing that it does. */
-void fl_pools_thread_ended(fl_pools *pools);
 
 #endif

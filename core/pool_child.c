@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "frames.h"
-#include "pool.h"
 #include "pool_process.h"
+#include "pools.h"
 #include "server.h"
 #include "state.h"
 

@@ -5,7 +5,7 @@
 #define FL_POOL_METRICS_H
 
 #include "buffer.h"
-#include "pool.h"
+#include "pools.h"
 
 void fl_pools_render(fl_pools *pools, fl_buffer *out);
 

@@ -7,8 +7,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "condition.h"
 #include "handler.h"
 #include "pieces.h"
+#include "pools.h"
 #include "remote.h"
 #include "server.h"
 #include "task.h"
@@ -16,14 +18,13 @@
 #define LAST_TURNS                                                                                 \
     1000 /* of a millisecond, that what jobs left behind may take to end, and stop hooks */
 
-void fl_pool_thread_run_loop(fl_pool_thread *self, uv_run_mode mode)
+static void run_loop(fl_pool_thread *self, uv_run_mode mode)
 {
     self->looping = true;
     uv_run(&self->thread.loop, mode);
     self->looping = false;
 }
 
-/* A process may end while it has nothing to do. */
 /* A connection that a job has opened is looked after until it has been closed as idle. */
 static bool waits_for_sockets(const fl_pool_thread *self)
 {
@@ -32,7 +33,8 @@ static bool waits_for_sockets(const fl_pool_thread *self)
     return false;
 }
 
-bool fl_pool_thread_may_sleep(const fl_pool_thread *self)
+/* A process may end while it has nothing to do. */
+static bool may_sleep(const fl_pool_thread *self)
 {
     return !self->process && fl_thread_is_quiet(&self->thread) && !waits_for_sockets(self);
 }
@@ -50,10 +52,15 @@ static fl_job *job_of_cancel(fl_message *message)
     return (fl_job *)((char *)message - offsetof(fl_job, cancel));
 }
 
+static bool is_timeout(const char *reason)
+{
+    return strcmp(reason, "timeout") == 0;
+}
+
 static void cancel_request(fl_pool_thread *self, const char *reason)
 {
     fl_request *request = self->request;
-    request->timed_out = strcmp(reason, "timeout") == 0;
+    request->timed_out = is_timeout(reason);
     if (self->waiting) {
         self->waiting = false;
         fl_handler_fail(request, request->timed_out ? 504 : 503);
@@ -79,9 +86,20 @@ static void drop_cancel(fl_message *message)
     fl_job_release(job_of_cancel(message));
 }
 
-void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job)
+/* Its waiter's patience is at an end: so is the job's time, however late it began. */
+static void end_its_time(fl_pool_thread *thread)
 {
-    if (job->cancel.deliver) return;
+    uint64_t now = uv_hrtime();
+    if (thread->retired || (thread->deadline && now >= thread->deadline)) return;
+    thread->deadline = now;
+}
+
+void fl_pool_thread_cancel(fl_pool_thread *thread, const char *reason)
+{
+    fl_job *job = thread->job;
+    if (is_timeout(reason)) end_its_time(thread);
+    if (atomic_load(&job->cancelled)) return;
+    atomic_store(&job->cancelled, reason);
     job->cancel = (fl_message){.deliver = deliver_cancel, .drop = drop_cancel};
     fl_job_hold(job);
     if (fl_mailbox_post(thread->thread.mailbox, &job->cancel) < 0) fl_job_release(job);
@@ -94,6 +112,24 @@ void fl_pool_thread_summon(fl_pool_thread *thread)
         pthread_cond_signal(&thread->wake);
     else
         uv_async_send(&thread->summons);
+}
+
+bool fl_pool_thread_wait(fl_pool_thread *self, pthread_mutex_t *lock, uint64_t patience)
+{
+    bool awaited = true;
+    self->wanted = false;
+    if (may_sleep(self)) {
+        self->place = FL_POOL_ASLEEP;
+        uint64_t until = patience ? uv_hrtime() + patience : 0;
+        while (!self->wanted && awaited) awaited = fl_condition_wait(&self->wake, lock, until);
+    } else {
+        self->place = FL_POOL_IN_LOOP;
+        pthread_mutex_unlock(lock);
+        run_loop(self, UV_RUN_DEFAULT);
+        pthread_mutex_lock(lock);
+    }
+    self->place = FL_POOL_BUSY;
+    return awaited;
 }
 
 static void summoned(uv_async_t *summons)
@@ -170,7 +206,7 @@ static void keep_failure(fl_pool_thread *self, fl_job *job, fl_task *task, int s
     const char *cancelled = atomic_load(&job->cancelled);
     if (is_memory_error(task, status)) {
         keep_out_of_memory(self, job);
-    } else if (cancelled && strcmp(cancelled, "timeout") == 0) {
+    } else if (cancelled && is_timeout(cancelled)) {
         job->outcome = FL_JOB_TIMED_OUT;
     } else if (cancelled && fl_task_was_cancelled(task)) {
         job->outcome = FL_JOB_CANCELLED;
@@ -297,7 +333,7 @@ static void stop_app(fl_pool_thread *self, fl_state *state)
     self->hook_ended = false;
     if (!run_hook(state, state->stop, app_stopped)) return;
     for (int i = 0; i < LAST_TURNS && !self->hook_ended; i++) {
-        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        run_loop(self, UV_RUN_NOWAIT);
         if (!self->hook_ended) uv_sleep(1);
     }
 }
@@ -310,7 +346,7 @@ static void end_tasks(fl_pool_thread *self, fl_state *state)
     for (uint32_t i = 0; i < tasks->count; i++)
         if (tasks->entries[i].object) fl_task_cancel(tasks->entries[i].object, "shutdown");
     for (int i = 0; i < LAST_TURNS && state->live_tasks; i++) {
-        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        run_loop(self, UV_RUN_NOWAIT);
         if (state->live_tasks) uv_sleep(1);
     }
 }
@@ -454,7 +490,7 @@ static void tidy(fl_pool_thread *self)
     if (fl_thread_is_quiet(&self->thread))
         fl_mailbox_rise(self->thread.mailbox);
     else
-        fl_pool_thread_run_loop(self, UV_RUN_NOWAIT);
+        run_loop(self, UV_RUN_NOWAIT);
 }
 
 /* false: it was retired meanwhile. */
@@ -465,7 +501,7 @@ static bool run_job(fl_pool_thread *self, fl_job *job)
     self->ran = 0;
     if (begun / 1000000 > uv_now(&self->thread.loop)) uv_update_time(&self->thread.loop);
     start_job(self, job);
-    while (self->running) fl_pool_thread_run_loop(self, UV_RUN_DEFAULT);
+    while (self->running) run_loop(self, UV_RUN_DEFAULT);
     self->now = uv_hrtime();
     uint64_t took = self->now - begun;
     uint64_t crossed = took > self->ran ? took - self->ran : 0;
@@ -507,15 +543,6 @@ static void *run(void *data)
     return NULL;
 }
 
-static void init_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 static int init(fl_pool_thread *self, fl_pool *pool)
 {
     fl_server *server = fl_pool_server(pool);
@@ -523,7 +550,7 @@ static int init(fl_pool_thread *self, fl_pool *pool)
     fl_server_prepare_thread(server, thread);
     unsigned apps = (unsigned)thread->settings->app_count;
     self->pool = pool;
-    thread->number = fl_pool_new_thread_number(pool);
+    thread->number = fl_pools_new_number(fl_server_pools(server));
     thread->metrics = &self->metrics;
     thread->draining = true; /* so that it is told when tasks have ended */
     thread->ended = something_ended;
@@ -537,7 +564,7 @@ static int init(fl_pool_thread *self, fl_pool *pool)
 static int launch(fl_pool_thread *self)
 {
     fl_thread *thread = &self->thread;
-    init_condition(&self->wake);
+    fl_condition_init(&self->wake);
     int status = uv_async_init(&thread->loop, &self->summons, summoned);
     if (status == 0 && fl_pool_options_of(self->pool)->process)
         status = fl_pool_process_new(&self->process, self->pool, thread, process_answered);

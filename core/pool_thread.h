@@ -61,15 +61,19 @@ struct fl_pool_thread {
 /* With the pool's lock held: it will take jobs. 0 or a negative uv code. */
 int fl_pool_thread_start(fl_pool_thread **out, fl_pool *pool);
 
-/* With the pool's lock held: tells the job's tasks, at their next await, once. */
-void fl_pool_thread_cancel(fl_pool_thread *thread, fl_job *job);
+/* With the pool's lock held: tells the tasks of the job that it runs, at their next await, once.
+ * `reason` is static text; "timeout" ends the job's time too. */
+void fl_pool_thread_cancel(fl_pool_thread *thread, const char *reason);
 
 /* With the pool's lock held: an idle one looks for work. */
 void fl_pool_thread_summon(fl_pool_thread *thread);
 
 /* *loop*. */
-bool fl_pool_thread_may_sleep(const fl_pool_thread *thread); /* nothing needs its loop */
-void fl_pool_thread_run_loop(fl_pool_thread *thread, uv_run_mode mode);
+
+/* With the pool's lock held, which is given up meanwhile: an idle one sleeps, or runs its loop for
+ * what needs it, until there may be work. false: it has slept for `patience` ns (0: for ever). */
+bool fl_pool_thread_wait(fl_pool_thread *thread, pthread_mutex_t *lock, uint64_t patience);
+
 /* Runs the handler of a request that is the job, once the app's start hooks have run here. */
 void fl_pool_thread_handle(fl_request *request);
 /* The handler's answer is complete. */

@@ -12,7 +12,7 @@
 #include "cpus.h"
 #include "exec.h"
 #include "interruption.h"
-#include "pool.h"
+#include "pools.h"
 #include "privileges.h"
 #include "profile.h"
 #include "quota.h"

@@ -22,7 +22,7 @@
 #include "driver.h"
 #include "json.h"
 #include "modules.h"
-#include "pool.h"
+#include "pools.h"
 #include "profile.h"
 #include "response.h"
 #include "server.h"

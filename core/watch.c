@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-#include "pool.h"
+#include "pools.h"
 #include "server.h"
 #include "spares.h"
 #include "web.h"

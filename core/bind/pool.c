@@ -8,6 +8,7 @@
 
 #include "../pool.h"
 #include "../pool_thread.h"
+#include "../pools.h"
 #include "op.h"
 #include "pieces.h"
 #include "remote.h"

@@ -6,7 +6,7 @@
 local app = require "fasterlua.app"
 local chain = require "fasterlua.middleware.chain"
 local core_log = require "fasterlua.core.log"
-local future = require "fasterlua.future"
+local failure = require "fasterlua.failure"
 local globals = require "fasterlua.globals"
 local guards = require "fasterlua.guards"
 local router = require "fasterlua.router"
@@ -146,9 +146,9 @@ local function start_of(self, name)
 end
 
 local function run_stop_hook(hook)
-  local ok, err = xpcall(hook, future.on_failure)
+  local ok, err = xpcall(hook, failure.keep_traceback)
   if not ok then
-    core_log.unhandled(err, future.take_traceback(err) or "")
+    core_log.unhandled(err, failure.take_traceback(err) or "")
   end
 end
 

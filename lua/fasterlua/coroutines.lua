@@ -8,9 +8,9 @@
 -- again by whoever resumed that one, until it reaches C; the answer goes back the same way.
 
 local recursion = require "fasterlua.recursion"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 
-local AWAIT = task.AWAIT
+local AWAIT = core_task.AWAIT
 local raw = {
   create = coroutine.create,
   resume = coroutine.resume,
@@ -94,11 +94,11 @@ end
 
 -- Libraries key data by what this returns, so the coroutine must not serve another task later.
 local function running()
-  task.seen()
+  core_task.seen()
   return raw.running()
 end
 
---- Called with the error and the coroutine when an error leaves a wrapped one. Set by `future`,
+--- Called with the error and the coroutine when an error leaves a wrapped one. Set by `failure`,
 --- which keeps the traceback.
 ---@param err any
 ---@param co thread

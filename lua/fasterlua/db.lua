@@ -18,10 +18,11 @@ local core = require "fasterlua.core.db"
 local driver = require "fasterlua.core.driver"
 local future = require "fasterlua.future"
 local rows = require "fasterlua.db.rows"
+local task = require "fasterlua.task"
 local transaction = require "fasterlua.db.transaction"
 local url = require "fasterlua.db.url"
 
-local from_op, spawn = future.from_op, future.spawn
+local from_op, spawn = future.from_op, task.spawn
 local raw_query, raw_batch = core.query, core.batch
 local ROWS, ROW, VALUE, COUNTS = 0, 1, 2, 3
 local MOST = 64 -- databases of a Lua state: they stay open

@@ -8,6 +8,7 @@
 local core = require "fasterlua.core.fs"
 local future = require "fasterlua.future"
 local suggest = require "fasterlua.suggest"
+local task = require "fasterlua.task"
 
 local await, from_op = future.await, future.from_op
 
@@ -83,7 +84,7 @@ end
 ---@return fasterlua.Future # boolean
 function fs.exists(path)
   check_path("exists", path)
-  return future.spawn(is_there, path)
+  return task.spawn(is_there, path)
 end
 
 --- The names in a folder, sorted.

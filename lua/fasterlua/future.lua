@@ -1,25 +1,27 @@
 -- Futures: results of work that has already begun. `await` suspends the task until one is done.
 --
---     local fetch = async(function(id) return await(db:one(sql, id)) end)
---     local a, b = await(gather(fetch(1), fetch(2)))
+--     local rows, other = db:all(sql), db:all(other_sql) -- both under way
+--     local first = await(rows)[1]
 --
--- A future settles once: with values, or with an error. What produces it is a task (`spawn`), an
--- operation of C's (`from_op`), or Lua code that calls `settle` and `fail` (combinators, `sync`).
--- Operations tell only tasks that wait for them; when something else wants to know (a combinator),
--- a small task watches the operation.
+-- A future settles once: with values, or with an error. What produces it is a task (`task.spawn`),
+-- an operation of C's (`from_op`), or Lua code that calls `settle` and `fail` (combinators,
+-- `sync`). Operations tell only tasks that wait for them; when something else wants to know (a
+-- combinator), a small task watches the operation.
 
 local coroutines = require "fasterlua.coroutines"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 local core_log = require "fasterlua.core.log"
+local failure = require "fasterlua.failure"
 
-local AWAIT = task.AWAIT
+local AWAIT = core_task.AWAIT
 local CANNOT_SUSPEND = coroutines.CANNOT_SUSPEND
 local isyieldable, raw_yield = coroutines.raw.isyieldable, coroutines.raw.yield
-local new_ticket, wake = task.ticket, task.wake
-local op_await, op_take, op_wait = task.op_await, task.op_take, task.op_wait
+local new_ticket, wake = core_task.ticket, core_task.wake
+local op_await, op_take, op_wait = core_task.op_await, core_task.op_take, core_task.op_wait
+local cancelled, is_cancelled, rethrow = failure.cancelled, failure.is_cancelled, failure.rethrow
+local keep_traceback, take_traceback = failure.keep_traceback, failure.take_traceback
 local getmetatable, setmetatable, type, error = getmetatable, setmetatable, type, error
-local rawequal, rawset, select, unpack, xpcall = rawequal, rawset, select, unpack, xpcall
-local debug_traceback, sub = debug.traceback, string.sub
+local rawset, select, unpack, xpcall = rawset, select, unpack, xpcall
 
 local future = {}
 
@@ -119,103 +121,6 @@ function future.is_future(value)
   return getmetatable(value) == Future
 end
 
----@class fasterlua.Cancelled: an error: the task or future was cancelled
----@field kind "cancelled"
----@field reason string "cancelled", "client left", "timeout", "shutdown" …
-local Cancelled = { __name = "fasterlua.cancelled" }
-
-function Cancelled.__tostring(self)
-  return self.reason == "cancelled" and "cancelled" or "cancelled: " .. self.reason
-end
-
-local function cancelled(reason)
-  return setmetatable({ kind = "cancelled", reason = reason or "cancelled" }, Cancelled)
-end
-
---- Raises the error of a cancelled task.
----@param reason string
-function future.raise_cancelled(reason)
-  error(cancelled(reason), 0)
-end
-
---- Whether an error value says that its task was cancelled.
----@param err any
----@return boolean
-function future.is_cancelled(err)
-  return type(err) == "table" and rawget(err, "kind") == "cancelled"
-end
-
-local is_cancelled = future.is_cancelled
-
--- Where did an error that now travels through an awaiting task first happen? Error tables are found
--- by identity; for other values the last one raised is remembered, with its task.
-local tracebacks = setmetatable({}, { __mode = "k" })
-local last_error, last_traceback, last_task = nil, nil, nil
-
-local function remember(err, traceback)
-  if type(err) == "table" then
-    tracebacks[err] = traceback or tracebacks[err]
-  else
-    last_error, last_traceback, last_task = err, traceback, task.current()
-  end
-end
-
---- The traceback of the failed future, or protected call, from which this error was raised last.
----@param err any
----@return string|nil
-function future.explain(err)
-  if type(err) == "table" then
-    return tracebacks[err]
-  end
-  if err == nil or not rawequal(err, last_error) then
-    return nil
-  end
-  local current = task.current() -- none when C asks for a task that has just ended
-  return (current == nil or current == last_task) and last_traceback or nil
-end
-
---- Joins the traceback of the task that now fails to those of the tasks it awaited.
----@param err any
----@param traceback string of the running task
----@return string
-function future.traceback(err, traceback)
-  local inner = future.explain(err)
-  if not inner or sub(traceback, 1, #inner) == inner then
-    return traceback
-  end
-  return inner .. "\nawaited by\n" .. traceback
-end
-
-local handled_error, handled_traceback = nil, nil
-
---- The message handler of every xpcall here: keeps the traceback for `take_traceback`.
----@param err any
----@return any err
-function future.on_failure(err)
-  handled_traceback = future.traceback(err, sub(debug_traceback("", 2), 2))
-  handled_error = err
-  return err
-end
-
---- The traceback of the error that an xpcall with `on_failure` has just returned. When memory ran
---- out it first makes room, for whoever deals with the error must allocate.
----@param err any
----@return string|false
-function future.take_traceback(err)
-  if err == "not enough memory" then
-    collectgarbage()
-  end
-  local traceback = rawequal(err, handled_error) and handled_traceback or false
-  handled_error, handled_traceback = nil, nil
-  return traceback
-end
-
-local on_failure, take_traceback = future.on_failure, future.take_traceback
-
-function coroutines.on_error(err, co)
-  remember(err, future.traceback(err, debug_traceback(co)))
-end
-
 local function notify(self)
   local waiters = self._waiters
   if not waiters then
@@ -286,7 +191,7 @@ local function fail(self, err, traceback)
   if self._is_detached then
     log_failure(self)
   else
-    task.at_end(log_failure, self)
+    core_task.at_end(log_failure, self)
   end
 end
 
@@ -295,8 +200,7 @@ local function raise(self)
   if err == NIL_ERROR then
     err = nil
   end
-  remember(err, self._traceback)
-  error(err, 0)
+  return rethrow(err, self._traceback)
 end
 
 -- The errors of operations: tables with `kind`, `message` and often `code`.
@@ -339,10 +243,10 @@ local function cancel(self, reason)
   local producer, op, on_cancel = self._task, self._op, self._on_cancel
   fail(self, cancelled(reason), false)
   if producer then
-    task.cancel(producer, task_reasons[reason] and reason or "cancelled")
+    core_task.cancel(producer, task_reasons[reason] and reason or "cancelled")
   end
   if op then
-    task.op_cancel(op)
+    core_task.op_cancel(op)
   end
   if on_cancel then
     on_cancel(self, reason)
@@ -413,7 +317,7 @@ local OUTSIDE = "await outside of a task: at a module's top level nothing can wa
 --- Raises the error of whoever awaits where nothing can be suspended.
 ---@param level? integer of the app's code, as for `error`
 function future.refuse_await(level)
-  error(task.current() and CANNOT_AWAIT or OUTSIDE, (level or 3) + 1)
+  error(core_task.current() and CANNOT_AWAIT or OUTSIDE, (level or 3) + 1)
 end
 
 -- Suspends the task until the future has settled.
@@ -494,132 +398,6 @@ function future.await(self, ...)
   return raise(self)
 end
 
-
-local function finish(self, ok, ...)
-  if ok then
-    return settle(self, ...)
-  end
-  local err = ...
-  local traceback = take_traceback(err)
-  if self._state == PENDING then
-    return fail(self, err, traceback)
-  end
-  if not is_cancelled(err) then -- it was cancelled, and failed while it cleaned up
-    core_log.unhandled(err, traceback or "")
-  end
-end
-
-local function run(self, fn, ...)
-  if self._state == PENDING then
-    return finish(self, xpcall(fn, on_failure, ...))
-  end
-end
-
-local function check_function(fn, name)
-  if type(fn) ~= "function" then
-    error(("%s: a function expected, got %s"):format(name, type(fn)), 3)
-  end
-end
-
---- Starts a task of the current request.
----@param fn function
----@param ... any its arguments
----@return fasterlua.Future
-function future.spawn(fn, ...)
-  check_function(fn, "spawn")
-  local self = new()
-  self._task = task.start(run, self, fn, ...)
-  return self
-end
-
---- Starts a task that belongs to no request: it goes on when the request ends.
----@param fn function
----@param ... any its arguments
----@return fasterlua.Future
-function future.detach(fn, ...)
-  check_function(fn, "detach")
-  local self = new()
-  self._is_detached = true
-  self._task = task.detach(run, self, fn, ...)
-  return self
-end
-
---- Starts a task after the last byte of the response was written.
----@param fn function
----@param ... any its arguments
-function future.background(fn, ...)
-  check_function(fn, "background")
-  task.background(fn, ...)
-end
-
---- Makes a function whose call starts a task and returns its future.
----@param fn function
----@return fun(...): fasterlua.Future
-function future.async(fn)
-  check_function(fn, "async")
-  local spawn = future.spawn
-  return function(...)
-    return spawn(fn, ...)
-  end
-end
-
---- Raises an error again that an xpcall with `on_failure` has returned, and that `take_traceback`
---- was asked about.
----@param err any
----@param traceback string|false
-function future.rethrow(err, traceback)
-  remember(err, traceback)
-  error(err, 0)
-end
-
-local rethrow = future.rethrow
-
-local function protected(ok, ...)
-  if ok then
-    return ...
-  end
-  local err = ...
-  return rethrow(err, take_traceback(err))
-end
-
-local function end_shield(...)
-  task.shield(false)
-  return protected(...)
-end
-
---- Calls fn in the current task, which is not interrupted meanwhile (at most 5 s after it was
---- cancelled): for roll-back and clean-up.
----@param fn function
----@param ... any its arguments
----@return any ...
-function future.shield(fn, ...)
-  check_function(fn, "shield")
-  task.shield(true)
-  return end_shield(xpcall(fn, on_failure, ...))
-end
-
-local function released(release, owner, ok, ...)
-  if ok then
-    release(owner)
-    return ...
-  end
-  local err = ...
-  local traceback = take_traceback(err)
-  release(owner)
-  return rethrow(err, traceback)
-end
-
---- Calls fn, then `release(owner)` whether or not it raised; returns its results or raises its
---- error, whose traceback is kept.
----@param release fun(owner: any)
----@param owner any
----@param fn function
----@param ... any its arguments
----@return any ...
-function future.finally(release, owner, fn, ...)
-  return released(release, owner, xpcall(fn, on_failure, ...))
-end
-
 --- The future of an operation of C's.
 ---@param op userdata
 ---@return fasterlua.Future
@@ -636,7 +414,7 @@ function future.sleep(seconds)
   if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
     error(("sleep: seconds must be a number from 0, got %s"):format(tostring(seconds)), 2)
   end
-  return future.from_op(task.sleep(seconds))
+  return future.from_op(core_task.sleep(seconds))
 end
 
 local function watch_op(self)
@@ -662,7 +440,7 @@ local function settle_raised(self, ok, err)
 end
 
 local function watch(self)
-  settle_raised(self, xpcall(watch_op, on_failure, self))
+  settle_raised(self, xpcall(watch_op, keep_traceback, self))
 end
 
 -- Tells `waiter` (a table with a function `notify`) when the future settles; at once if it has.
@@ -670,7 +448,7 @@ local function subscribe(self, waiter)
   self._is_awaited = true
   self._waiting = self._waiting + 1
   if self._op and self._state == PENDING then
-    settle_raised(self, xpcall(refresh, on_failure, self))
+    settle_raised(self, xpcall(refresh, keep_traceback, self))
   end
   if self._state ~= PENDING then
     return waiter.notify(waiter, self)
@@ -679,9 +457,9 @@ local function subscribe(self, waiter)
   if self._op and not self._is_watched then
     self._is_watched = true
     if self._is_detached then
-      task.detach(watch, self)
+      core_task.detach(watch, self)
     else
-      task.start(watch, self)
+      core_task.start(watch, self)
     end
   end
 end
@@ -696,7 +474,6 @@ end
 -- For the modules that produce futures themselves.
 future.new, future.settle, future.fail = new, settle, fail
 future.subscribe, future.unsubscribe = subscribe, unsubscribe
-future.cancelled = cancelled
 future.PENDING, future.VALUE, future.FAILED = PENDING, VALUE, FAILED
 future.NIL_ERROR = NIL_ERROR
 
@@ -707,12 +484,6 @@ function future.done(value)
   local self = new()
   settle(self, value)
   return self
-end
-
---- Whether the running task itself was cancelled, as opposed to something it awaited.
----@return boolean
-function future.is_task_cancelled()
-  return not new_ticket()
 end
 
 return future

@@ -8,8 +8,8 @@
 
 local driver = require "fasterlua.http.driver"
 local exchange = require "fasterlua.http.exchange"
-local future = require "fasterlua.future"
 local options = require "fasterlua.http.options"
+local task = require "fasterlua.task"
 
 local http = { limits = driver.limits }
 
@@ -28,7 +28,7 @@ local function send(label, method, address, given, base, scope)
   given = given or {}
   checked(options.check, label, given, scope)
   local plan = checked(options.plan, label, method, address, given, base)
-  return future.spawn(exchange.run, plan)
+  return task.spawn(exchange.run, plan)
 end
 
 local function method_of(given)
@@ -52,7 +52,7 @@ local function request(label, given, base)
   end
   local rest = without_address(given)
   local plan = checked(options.plan, label, method_of(given):upper(), given.url, rest, base)
-  return future.spawn(exchange.run, plan)
+  return task.spawn(exchange.run, plan)
 end
 
 ---@alias fasterlua.HttpSend fun(self: fasterlua.HttpClient, url: string,

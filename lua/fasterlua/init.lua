@@ -12,6 +12,7 @@ local json = require "fasterlua.json"
 local log = require "fasterlua.log"
 local response = require "fasterlua.response"
 local router = require "fasterlua.router"
+local task = require "fasterlua.task"
 local text = require "fasterlua.core.text"
 
 ---@class fasterlua
@@ -41,16 +42,16 @@ local fl = {
   router = router.new,
 
   await = future.await,
-  async = future.async,
-  spawn = future.spawn,
+  async = task.async,
+  spawn = task.spawn,
   gather = combine.gather,
   race = combine.race,
   all_settled = combine.all_settled,
   timeout = combine.timeout,
   sleep = future.sleep,
-  shield = future.shield,
-  detach = future.detach,
-  background = future.background,
+  shield = task.shield,
+  detach = task.detach,
+  background = task.background,
 
   html = response.html,
   redirect = response.redirect,

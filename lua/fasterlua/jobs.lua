@@ -6,7 +6,7 @@
 
 local core = require "fasterlua.core.pool"
 local coroutines = require "fasterlua.coroutines"
-local future = require "fasterlua.future"
+local failure = require "fasterlua.failure"
 local waiting = require "fasterlua.waiting"
 
 local getmetatable, pairs, tostring, type = getmetatable, pairs, tostring, type
@@ -36,7 +36,7 @@ end
 ---@return any err
 ---@return string traceback
 function jobs.describe(err, traceback)
-  traceback = future.traceback(err, traceback)
+  traceback = failure.traceback(err, traceback)
   if plain[type(err)] then
     return err, traceback
   elseif type(err) ~= "table" then

@@ -10,6 +10,7 @@
 
 local core = require "fasterlua.core.shared"
 local future = require "fasterlua.future"
+local task = require "fasterlua.task"
 
 local leases = {}
 
@@ -77,7 +78,7 @@ end
 function leases.keep(lease)
   kept[lease] = true
   if not keeper or keeper:done() then
-    keeper = future.detach(extend_kept)
+    keeper = task.detach(extend_kept)
   end
   return lease
 end

@@ -9,10 +9,11 @@
 local dialogue = require "fasterlua.mail.dialogue"
 local driver = require "fasterlua.http.driver"
 local exchange = require "fasterlua.http.exchange"
+local failure = require "fasterlua.failure"
 local fault = require "fasterlua.http.fault"
-local future = require "fasterlua.future"
 local message = require "fasterlua.mail.message"
 local suggest = require "fasterlua.suggest"
+local task = require "fasterlua.task"
 
 local mail = {}
 
@@ -102,7 +103,7 @@ local function run(options, built)
     timeout = options.timeout or 30, connect_timeout = options.connect_timeout or 10,
     max_body = 0, insecure = options.verify == false, ca = options.ca,
   }, parts.url, "mail")
-  future.finally(exchange.release, connection, dialogue.run, connection, built)
+  failure.finally(exchange.release, connection, dialogue.run, connection, built)
   return { id = built.id, recipients = built.recipients }
 end
 
@@ -120,7 +121,7 @@ function mail.send(options)
   if not ok then
     error(problem, 2)
   end
-  return future.spawn(run, options, built)
+  return task.spawn(run, options, built)
 end
 
 return mail

@@ -10,6 +10,7 @@
 -- nothing left to do. Files are described in files.lua.
 
 local core = require "fasterlua.core.db"
+local failure = require "fasterlua.failure"
 local files = require "fasterlua.migrations.files"
 local future = require "fasterlua.future"
 local history = require "fasterlua.migrations.history"
@@ -40,23 +41,10 @@ local option_names = { "folder", "to", "steps", "dry_run", "allow_changed", "all
 
 local function nothing() end
 
-local function check_options(options)
-  for name in pairs(options) do
-    local is_known = false
-    for _, known in ipairs(option_names) do
-      is_known = is_known or known == name
-    end
-    if not is_known then
-      error(("migrations: unknown option %q%s"):format(tostring(name),
-        suggest.hint(tostring(name), option_names)), 4)
-    end
-  end
-end
-
 -- A run: what all steps of it need.
 local function new_run(db, options)
   options = options or {}
-  check_options(options)
+  suggest.check_options("migrations", options, option_names, 3)
   local folder = options.folder or "migrations"
   return { db = db, driver = db:driver(), options = options, session = false,
     files = files.read(folder, db:driver(), options.shown), report = options.report or nothing }
@@ -101,7 +89,7 @@ local function alone(self, fn, ...)
   local function waiting()
     self.report "waiting"
   end
-  return future.finally(core.release, self.session, lock.hold, self.session, self.driver, waiting,
+  return failure.finally(core.release, self.session, lock.hold, self.session, self.driver, waiting,
     fn, self, ...)
 end
 

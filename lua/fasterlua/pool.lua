@@ -11,11 +11,12 @@ local combine = require "fasterlua.combine"
 local core = require "fasterlua.core.pool"
 local future = require "fasterlua.future"
 local suggest = require "fasterlua.suggest"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
+local task = require "fasterlua.task"
 local units = require "fasterlua.units"
 local waiting = require "fasterlua.waiting"
 
-local await, from_op, spawn = future.await, future.from_op, future.spawn
+local await, from_op, spawn = future.await, future.from_op, task.spawn
 local run = core.run
 local error, math, pcall, setmetatable, tostring, type =
   error, math, pcall, setmetatable, tostring, type
@@ -261,7 +262,7 @@ end
 local function received(self, is_piece, ...)
   if is_piece then
     return ...
-  elseif task.op_done(self._op) then
+  elseif core_task.op_done(self._op) then
     return finish(self)
   end
   local ok, err = pcall(waiting.suspend, core.wait_piece, self._op)
@@ -287,7 +288,7 @@ Stream.__call = stream_methods.next
 --- Cancels what still runs: no more pieces come.
 function stream_methods:close()
   self._is_over = true
-  task.op_cancel(self._op)
+  core_task.op_cancel(self._op)
 end
 
 local function close_if_used(weak)
@@ -315,7 +316,7 @@ function methods:stream(fn, ...)
   local stream = setmetatable(
     { _op = op, _result = from_op(op), _guard = core.guard(op), _is_over = false }, Stream)
   if core.is_in_request() then
-    task.at_end(close_if_used, setmetatable({ stream }, { __mode = "v" }))
+    core_task.at_end(close_if_used, setmetatable({ stream }, { __mode = "v" }))
   end
   return stream
 end

@@ -11,14 +11,16 @@
 local combine = require "fasterlua.combine"
 local commands = require "fasterlua.redis.commands"
 local digest = require "fasterlua.digest"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 local json = require "fasterlua.json"
 local options = require "fasterlua.redis.options"
 local sync = require "fasterlua.sync"
+local task = require "fasterlua.task"
 
 local core = require("fasterlua.core.driver").load "redis"
 
-local await, from_op, spawn = future.await, future.from_op, future.spawn
+local await, from_op, spawn = future.await, future.from_op, task.spawn
 local raw_command, raw_batch, encode = core.command, core.batch, core.encode
 local AS_IT_IS = commands.AS_IT_IS
 
@@ -183,7 +185,7 @@ end
 -- Lends a link to fn, which leaves it as it was unless it raises.
 local function with_link(self, fn, ...)
   local loan = { client = self, link = acquire(self), is_clean = false }
-  return future.finally(release, loan, run_lent, loan, fn, ...)
+  return failure.finally(release, loan, run_lent, loan, fn, ...)
 end
 
 local function send_blocking(link, bytes, kind, timeout)

@@ -2,7 +2,7 @@
 --
 --     log(report.explain(err, debug.traceback(co)))
 
-local future = require "fasterlua.future"
+local failure = require "fasterlua.failure"
 
 -- whatever the app does to them
 local getmetatable, pairs, pcall, rawget, tostring, type =
@@ -74,7 +74,7 @@ end
 ---@param traceback string of the coroutine that it ended
 ---@return string
 function report.explain(err, traceback)
-  traceback = future.traceback(err, traceback)
+  traceback = failure.traceback(err, traceback)
   local is_empty = find(traceback, "^stack traceback:%s*$") or traceback == ""
   return is_empty and report.message(err) or report.message(err) .. "\n" .. traceback
 end

@@ -5,6 +5,7 @@
 
 local core = require "fasterlua.core.request"
 local cookies = require "fasterlua.cookies"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 local response = require "fasterlua.response"
 local waiting = require "fasterlua.waiting"
@@ -21,7 +22,7 @@ local details = {
 
 local function refuse(status)
   if status == 499 then
-    future.raise_cancelled("client left")
+    failure.raise_cancelled("client left")
   end
   error(response.http_error(status, details[status]), 0)
 end
@@ -45,7 +46,7 @@ local function wait_for_body(self, is_whole)
   reader = future.new()
   reader._is_detached = true -- who stops waiting for it does not cancel it for the others
   rawset(self, READER, reader)
-  future.finally(end_reading, self, waiting.suspend, core.want_body, self, is_whole)
+  failure.finally(end_reading, self, waiting.suspend, core.want_body, self, is_whole)
 end
 
 --- The whole body. Waits until it is there.

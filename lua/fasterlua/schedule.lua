@@ -15,10 +15,12 @@ local combine = require "fasterlua.combine"
 local core = require "fasterlua.core.shared"
 local core_log = require "fasterlua.core.log"
 local cron = require "fasterlua.cron"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 local leases = require "fasterlua.lease"
 local report = require "fasterlua.report"
 local suggest = require "fasterlua.suggest"
+local task = require "fasterlua.task"
 local units = require "fasterlua.units"
 
 local await = future.await
@@ -45,24 +47,21 @@ local schedule = {}
 ---@field key string of its runs
 ---@field due number when it runs next, by its own clock
 
+local option_names = { "name", "overlap", "timeout" }
 local option_types = { name = "string", overlap = "boolean", timeout = "number" }
 
 local function check_options(label, options)
-  local known = { "name", "overlap", "timeout" }
-  for option, value in pairs(options or {}) do
-    local expected = option_types[option]
-    if not expected then
-      local hint = suggest.hint(tostring(option), known)
-      error(("%s: unknown option %q%s"):format(label, tostring(option), hint), 5)
-    elseif type(value) ~= expected then
-      error(("%s: option %q must be a %s, got %s"):format(label, option, expected,
+  suggest.check_options(label, options, option_names, 5)
+  for option, value in pairs(options) do
+    if type(value) ~= option_types[option] then
+      error(("%s: option %q must be a %s, got %s"):format(label, option, option_types[option],
         tostring(value)), 5)
     end
   end
-  if options and options.timeout and options.timeout <= 0 then
+  if options.timeout and options.timeout <= 0 then
     error(("%s: option \"timeout\" must be above 0, got %s"):format(label, options.timeout), 5)
   end
-  if options and options.name and (options.name == "" or #options.name > NAME_MOST) then
+  if options.name and (options.name == "" or #options.name > NAME_MOST) then
     error(("%s: option \"name\" must have 1 to %d bytes"):format(label, NAME_MOST), 5)
   end
 end
@@ -72,9 +71,10 @@ local function add(app, label, job, options)
   if type(job.fn) ~= "function" then
     error(("%s: a function expected, got %s"):format(label, type(job.fn)), 4)
   end
+  options = options or {}
   check_options(label, options)
-  job.options = options or {}
-  job.name = job.options.name or ("%d %s"):format(#app._jobs + 1, label)
+  job.options = options
+  job.name = options.name or ("%d %s"):format(#app._jobs + 1, label)
   for _, other in ipairs(app._jobs) do
     if other.name == job.name then
       error(("%s: there is a job %q already"):format(label, job.name), 4)
@@ -160,15 +160,15 @@ local function call(job)
   if not seconds then
     return job.fn()
   end
-  return await(combine.timeout(seconds, future.spawn(job.fn)))
+  return await(combine.timeout(seconds, task.spawn(job.fn)))
 end
 
 local function run(job)
-  local ok, err = xpcall(call, future.on_failure, job)
-  local traceback = not ok and future.take_traceback(err)
+  local ok, err = xpcall(call, failure.keep_traceback, job)
+  local traceback = not ok and failure.take_traceback(err)
   if ok then
     return
-  elseif future.is_cancelled(err) then
+  elseif failure.is_cancelled(err) then
     core_log.line("warn", ("the job %q was cancelled (%s)"):format(job.name, err.reason))
   else
     core_log.unhandled(("the job %q failed: %s"):format(job.name, report.message(err)),
@@ -177,7 +177,7 @@ local function run(job)
 end
 
 local function run_with(lease, job)
-  future.finally(leases.drop, lease, run, job)
+  failure.finally(leases.drop, lease, run, job)
 end
 
 -- Counted each time, and logged once a minute at most.
@@ -191,12 +191,12 @@ end
 
 local function begin(dictionary, job)
   if job.options.overlap then
-    future.detach(run, job)
+    task.detach(run, job)
     return
   end
   local lease = leases.take(dictionary, "lock", job.key, leases.TTL)
   if lease then
-    future.detach(run_with, leases.keep(lease), job)
+    task.detach(run_with, leases.keep(lease), job)
     return
   end
   leave_out(dictionary, job)
@@ -253,11 +253,11 @@ function schedule.start(app, app_name)
       timed[#timed + 1] = job
     elseif dictionary:add(("once %s/%s"):format(app_name, job.name), true) then
       job.key = ("%s/%s"):format(app_name, job.name)
-      future.detach(run, job)
+      task.detach(run, job)
     end
   end
   if #timed > 0 then
-    future.detach(keep_time, dictionary, timed)
+    task.detach(keep_time, dictionary, timed)
   end
 end
 

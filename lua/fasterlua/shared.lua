@@ -13,7 +13,9 @@ local core = require "fasterlua.core.shared"
 local future = require "fasterlua.future"
 local leases = require "fasterlua.lease"
 local suggest = require "fasterlua.suggest"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
+local failure = require "fasterlua.failure"
+local task = require "fasterlua.task"
 local units = require "fasterlua.units"
 
 local await, sleep = future.await, future.sleep
@@ -154,7 +156,7 @@ local function make_or_wait(self, key, ttl, fn, ...)
   while true do
     local flight = leases.take(self, "flight", key, leases.TTL)
     if flight then
-      return future.finally(leases.drop, leases.keep(flight), make, self, key, ttl, fn, ...)
+      return failure.finally(leases.drop, leases.keep(flight), make, self, key, ttl, fn, ...)
     end
     await(sleep(pause))
     pause = math.min(pause * 2, LONGEST_PAUSE)
@@ -181,7 +183,7 @@ function methods:get_or_set(key, ttl, fn, ...)
   if value ~= nil then
     return future.done(value)
   end
-  return future.spawn(make_or_wait, self, key, ttl, fn, ...)
+  return task.spawn(make_or_wait, self, key, ttl, fn, ...)
 end
 
 -- A lease that reached nobody.
@@ -194,7 +196,7 @@ end
 local function take_lock(self, key, ttl)
   local lease = leases.take(self, "lock", key, ttl)
   if lease and core.has_request() then
-    task.at_end(lease.release, lease)
+    core_task.at_end(lease.release, lease)
   end
   return lease
 end
@@ -246,7 +248,7 @@ function methods:lock(key, ttl, options)
   if lease or wait == 0 then
     waiter = future.done(lease)
   else
-    waiter = future.spawn(wait_for_lock, self, key, ttl, wait)
+    waiter = task.spawn(wait_for_lock, self, key, ttl, wait)
   end
   waiter._undo = give_back
   return waiter
@@ -262,7 +264,7 @@ function methods:with(key, ttl, fn, ...)
   check(self, "with", key, ttl, true)
   check_function(self, "with", fn)
   local lease = await(self:lock(key, ttl))
-  return future.finally(lease.release, lease, fn, ...)
+  return failure.finally(lease.release, lease, fn, ...)
 end
 
 return shared

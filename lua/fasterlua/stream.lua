@@ -4,6 +4,7 @@
 --     return fl.stream(function(write) for line in lines() do write(line) end end)
 
 local core = require "fasterlua.core.request"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 local waiting = require "fasterlua.waiting"
 
@@ -26,7 +27,7 @@ local function wait_for_socket(self)
   end
   self.drained = future.new()
   self.drained._is_detached = true -- who stops waiting for it does not cancel it for the others
-  future.finally(end_draining, self, waiting.suspend, core.drained, self.handle)
+  failure.finally(end_draining, self, waiting.suspend, core.drained, self.handle)
 end
 
 local function write(self, piece)
@@ -37,7 +38,7 @@ local function write(self, piece)
   end
   local went_out = core.write(self.handle, piece)
   if went_out == nil then
-    future.raise_cancelled("client left")
+    failure.raise_cancelled("client left")
   elseif not went_out then
     wait_for_socket(self)
   end

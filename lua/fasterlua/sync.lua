@@ -7,6 +7,7 @@
 -- What is handed to a waiter that is cancelled before it resumes (a permit, an item) goes to the
 -- next one: the futures carry `_undo`, which `future` calls when a result reached nobody.
 
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 
 local await, new_future, settle, fail = future.await, future.new, future.settle, future.fail
@@ -133,7 +134,7 @@ end
 ---@return any ...
 function Semaphore:with(fn, ...)
   await(self:acquire())
-  return future.finally(self.release, self, fn, ...)
+  return failure.finally(self.release, self, fn, ...)
 end
 
 --- Whether nobody could acquire it now.

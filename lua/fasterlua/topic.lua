@@ -14,7 +14,7 @@ local core = require "fasterlua.core.topic"
 local future = require "fasterlua.future"
 local items = require "fasterlua.items"
 local suggest = require "fasterlua.suggest"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
 
 local from_op, new, fail = future.from_op, future.new, future.fail
 local raw_publish, raw_next, received, put_back =
@@ -134,7 +134,7 @@ function methods:subscribe(options)
   local subscription = core.subscribe(self, options.buffer or BUFFER,
     options.on_full or "drop_oldest")
   if core.has_request() then
-    task.at_end(subscription.close, subscription)
+    core_task.at_end(subscription.close, subscription)
   end
   return subscription
 end

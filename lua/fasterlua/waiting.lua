@@ -4,9 +4,10 @@
 
 local future = require "fasterlua.future"
 local coroutines = require "fasterlua.coroutines"
-local task = require "fasterlua.core.task"
+local failure = require "fasterlua.failure"
+local core_task = require "fasterlua.core.task"
 
-local AWAIT = task.AWAIT
+local AWAIT = core_task.AWAIT
 local raw_yield, isyieldable = coroutines.raw.yield, coroutines.raw.isyieldable
 
 local waiting = {}
@@ -20,13 +21,13 @@ function waiting.suspend(register, subject, ...)
   if not isyieldable() then
     future.refuse_await()
   end
-  local ticket, reason = task.ticket()
+  local ticket, reason = core_task.ticket()
   if ticket then
     register(subject, ticket, ...)
     reason = raw_yield(AWAIT)
   end
   if reason then
-    future.raise_cancelled(reason)
+    failure.raise_cancelled(reason)
   end
 end
 

@@ -1,47 +1,25 @@
 #include "json.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
-#include <stdlib.h>
 #include <uv.h>
 
 #include "../support/scarcity.h"
-#include "../support/test.h"
+#include "../support/written.h"
 
-static lua_State *state_new(void)
+static int encode(lua_State *L, size_t most, fl_buffer *out)
 {
-    lua_State *L = luaL_newstate();
-    luaL_openlibs(L);
-    fl_json_open(L);
-    lua_pushcfunction(L, fl_json_module);
-    lua_call(L, 0, 1);
-    lua_setglobal(L, "json");
-    return L;
+    return fl_json_encode(L, -1, out, most);
 }
 
 /* What encoding the Lua expression gives: the JSON text, or the message. */
 static const char *encoded_within(const char *expression, size_t most)
 {
     static char result[4096];
-    lua_State *L = state_new();
+    lua_State *L = written_state();
     fl_buffer out;
     fl_buffer_init(&out);
-    FL_BUFFER_LITERAL(&out, "before ");
-    (void)snprintf(result, sizeof(result), "return %s", expression);
-    if (luaL_dostring(L, result) != 0) {
-        (void)snprintf(result, sizeof(result), "%s", lua_tostring(L, -1));
-    } else {
-        int top = lua_gettop(L);
-        int error = fl_json_encode(L, -1, &out, most);
-        bool cut_back = error == 0 || out.size == 7;
-        bool balanced = lua_gettop(L) == top + (error != 0);
-        if (!cut_back || !balanced)
-            (void)snprintf(result, sizeof(result), "left-overs");
-        else if (error)
-            (void)snprintf(result, sizeof(result), "%s", lua_tostring(L, -1));
-        else
-            (void)snprintf(result, sizeof(result), "%.*s", (int)out.size - 7, out.data + 7);
-    }
+    const char *problem = written_problem(L, expression, encode, most, &out);
+    fl_slice text = problem ? fl_slice_from_string(problem) : written_bytes(&out);
+    (void)snprintf(result, sizeof(result), "%.*s", (int)text.size, text.data);
     fl_buffer_close(&out);
     lua_close(L);
     return result;
@@ -56,12 +34,10 @@ static const char *encoded(const char *expression)
 static const char *again_of(fl_slice text, unsigned depth, size_t nodes)
 {
     static char result[4096];
-    lua_State *L = state_new();
+    lua_State *L = written_state();
     fl_buffer out;
     fl_buffer_init(&out);
-    /* exactly as long as the text, so that a sanitizer sees a byte read beyond it */
-    char *copy = malloc(text.size ? text.size : 1);
-    memcpy(copy, text.data, text.size);
+    char *copy = written_copy(text);
     int error = fl_json_decode(L, fl_slice_of(copy, text.size), depth, nodes);
     free(copy);
     if (lua_gettop(L) != 1)
@@ -91,11 +67,6 @@ static int refused_at(fl_slice text)
 }
 
 #define CHECK_SAME(text) CHECK_STRING(again(text), text)
-#define CHECK_STRING(actual, expected)                                                             \
-    do {                                                                                           \
-        const char *test_text = (actual);                                                          \
-        CHECK_EQUAL_BYTES(test_text, strlen(test_text), expected);                                 \
-    } while (0)
 #define CHECK_REFUSED(text, offset) CHECK_EQUAL_INT(refused_at(FL_SLICE(text)), offset)
 
 TEST(scalars_are_written_as_they_are)
@@ -147,7 +118,7 @@ TEST(strings_are_escaped_where_they_must_be)
 
 TEST(every_byte_is_found_at_every_place_of_a_string)
 {
-    lua_State *L = state_new();
+    lua_State *L = written_state();
     fl_buffer out;
     fl_buffer_init(&out);
     for (size_t size = 1; size < 40; size++) {
@@ -234,19 +205,11 @@ TEST(metamethods_do_not_run)
                  "{\"a\":1}");
 }
 
-static const char *nested(int depth)
-{
-    static char text[1024];
-    memset(text, '[', (size_t)depth);
-    memset(text + depth, ']', (size_t)depth);
-    text[2 * depth] = '\0';
-    return text;
-}
-
 TEST(nesting_ends_at_96_levels_both_ways)
 {
-    CHECK_SAME(nested(FL_JSON_DEPTH));
-    CHECK_STRING(again(nested(FL_JSON_DEPTH + 1)), "invalid JSON at byte 97: nested too deeply");
+    CHECK_SAME(written_nested("[]", FL_JSON_DEPTH));
+    CHECK_STRING(again(written_nested("[]", FL_JSON_DEPTH + 1)),
+                 "invalid JSON at byte 97: nested too deeply");
     CHECK_STRING(again_of(FL_SLICE("[[]]"), 1, 9), "invalid JSON at byte 2: nested too deeply");
     CHECK_STRING(again_of(FL_SLICE("[[],{}]"), 2, 9), "[[],{}]");
     CHECK_STRING(again_of(FL_SLICE("[]"), 0, 9), "invalid JSON at byte 1: nested too deeply");
@@ -458,7 +421,7 @@ TEST(invalid_utf8_is_refused_in_strings)
 
 TEST(types_survive_decoding)
 {
-    lua_State *L = state_new();
+    lua_State *L = written_state();
     CHECK_EQUAL_INT(fl_json_decode(L, FL_SLICE("null"), 1, 1), 0);
     CHECK(lua_islightuserdata(L, -1) && !lua_touserdata(L, -1));
     CHECK_EQUAL_INT(fl_json_decode(L, FL_SLICE("9007199254740992"), 1, 1), 0);
@@ -503,9 +466,7 @@ TEST(what_is_written_is_bounded)
 
 TEST(the_module_has_a_bound_of_its_own)
 {
-    lua_State *L = luaL_newstate();
-    luaL_openlibs(L);
-    fl_json_open(L);
+    lua_State *L = written_state();
     fl_json_limit(L, 8);
     lua_pushcfunction(L, fl_json_module);
     lua_call(L, 0, 1);
@@ -555,18 +516,12 @@ static lua_State *scarce;
 
 static int encode_scarcely(void)
 {
-    fl_buffer out;
-    fl_buffer_init(&out);
-    int status = fl_json_encode(scarce, 1, &out, FL_JSON_BYTES);
-    if (lua_gettop(scarce) != 1 + (status < 0) || (status < 0 && out.size)) status = 1;
-    lua_settop(scarce, 1);
-    fl_buffer_close(&out);
-    return status;
+    return written_scarcely(scarce, encode, FL_JSON_BYTES);
 }
 
 TEST(without_memory_a_value_is_not_encoded)
 {
-    scarce = state_new();
+    scarce = written_state();
     CHECK_EQUAL_INT(luaL_dostring(scarce, "local t = {} for i = 1, 300 do t[i] = {id = i, "
                                           "name = 'n' .. i, at = i / 7} end return t"),
                     0);

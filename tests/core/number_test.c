@@ -5,11 +5,6 @@
 
 #include "../support/test.h"
 
-#define CHECK_STRING(actual, expected)                                                             \
-    do {                                                                                           \
-        const char *test_text = (actual);                                                          \
-        CHECK_EQUAL_BYTES(test_text, strlen(test_text), expected);                                 \
-    } while (0)
 #define CHECK_SAME(text) CHECK_STRING(again(text), text)
 #define CHECK_MALFORMED(text, offset, problem)                                                     \
     CHECK_STRING(refusal(FL_SLICE(text)), #offset ": " problem)

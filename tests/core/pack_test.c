@@ -1,14 +1,9 @@
 #include "pack.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
-#include <stdlib.h>
 #include <uv.h>
 
-#include "json.h"
-
 #include "../support/scarcity.h"
-#include "../support/test.h"
+#include "../support/written.h"
 
 /* same(a, b): equal to the bit, and of the same structure. */
 static const char prelude[] =
@@ -27,38 +22,36 @@ static const char prelude[] =
 
 static lua_State *state_new(void)
 {
-    lua_State *L = luaL_newstate();
-    luaL_openlibs(L);
-    fl_json_open(L);
-    lua_pushcfunction(L, fl_json_module);
-    lua_call(L, 0, 1);
-    lua_setglobal(L, "json");
+    lua_State *L = written_state();
     if (luaL_dostring(L, prelude)) printf("# %s\n", lua_tostring(L, -1));
     return L;
 }
 
-/* Unpacks from a block exactly as long as the bytes, so that a sanitizer sees a byte read beyond.
- */
+static int pack(lua_State *L, size_t most, fl_buffer *out)
+{
+    (void)most;
+    return fl_pack_value(L, -1, "it", out);
+}
+
 static int unpack(lua_State *L, const char *data, size_t size, size_t *used)
 {
-    char *copy = malloc(size ? size : 1);
-    memcpy(copy, data, size);
+    char *copy = written_copy(fl_slice_of(data, size));
     int error = fl_unpack_value(L, fl_slice_of(copy, size), used);
     free(copy);
     return error;
 }
 
-static const char *check_packed(lua_State *L, const fl_buffer *out)
+static const char *check_packed(lua_State *L, fl_slice bytes)
 {
     size_t used = 0;
-    for (size_t size = 7; size < out->size; size++) {
-        if (unpack(L, out->data + 7, size - 7, &used) != UV_EINVAL) return "half of it is accepted";
+    for (size_t size = 0; size < bytes.size; size++) {
+        if (unpack(L, bytes.data, size, &used) != UV_EINVAL) return "half of it is accepted";
         lua_settop(L, 1);
     }
     lua_getglobal(L, "same");
     lua_pushvalue(L, 1);
-    if (unpack(L, out->data + 7, out->size - 7, &used) != 0) return lua_tostring(L, -1);
-    if (used != out->size - 7) return "not all was used";
+    if (unpack(L, bytes.data, bytes.size, &used) != 0) return lua_tostring(L, -1);
+    if (used != bytes.size) return "not all was used";
     lua_call(L, 2, 1);
     return lua_toboolean(L, -1) ? "same" : "different";
 }
@@ -70,21 +63,9 @@ static const char *packed_size(const char *expression, size_t *size)
     lua_State *L = state_new();
     fl_buffer out;
     fl_buffer_init(&out);
-    FL_BUFFER_LITERAL(&out, "before ");
-    (void)snprintf(result, sizeof(result), "return %s", expression);
-    const char *text;
-    if (luaL_dostring(L, result) != 0) {
-        text = lua_tostring(L, -1);
-    } else {
-        lua_settop(L, 1);
-        int error = fl_pack_value(L, -1, "it", &out);
-        bool cut_back = error == 0 || out.size == 7;
-        bool balanced = lua_gettop(L) == 1 + (error != 0);
-        text = !cut_back || !balanced ? "left-overs"
-               : error                ? lua_tostring(L, -1)
-                                      : check_packed(L, &out);
-    }
-    if (size) *size = out.size - 7;
+    const char *text = written_problem(L, expression, pack, 0, &out);
+    if (!text) text = check_packed(L, written_bytes(&out));
+    if (size) *size = written_bytes(&out).size;
     (void)snprintf(result, sizeof(result), "%s", text);
     fl_buffer_close(&out);
     lua_close(L);
@@ -95,12 +76,6 @@ static const char *packed(const char *expression)
 {
     return packed_size(expression, NULL);
 }
-
-#define CHECK_STRING(actual, expected)                                                             \
-    do {                                                                                           \
-        const char *test_text = (actual);                                                          \
-        CHECK_EQUAL_BYTES(test_text, strlen(test_text), expected);                                 \
-    } while (0)
 
 #define CHECK_SAME(expression) CHECK_STRING(packed(expression), "same")
 
@@ -256,19 +231,10 @@ TEST(cycles_are_refused_where_they_close)
                  "it[1].a[1] is a cycle");
 }
 
-static const char *nested(int depth)
-{
-    static char text[512];
-    memset(text, '{', (size_t)depth);
-    memset(text + depth, '}', (size_t)depth);
-    text[2 * depth] = '\0';
-    return text;
-}
-
 TEST(nesting_ends_at_96_levels)
 {
-    CHECK_SAME(nested(FL_PACK_DEPTH));
-    const char *text = packed(nested(FL_PACK_DEPTH + 1));
+    CHECK_SAME(written_nested("{}", FL_PACK_DEPTH));
+    const char *text = packed(written_nested("{}", FL_PACK_DEPTH + 1));
     CHECK(strstr(text, "it[1][1][1]") == text);
     CHECK(strstr(text, "[1] is nested deeper than 96 levels"));
     CHECK(strstr(packed("(function() local t = {} for i = 1, 100 do t = {['a long key'] = t} end "
@@ -445,13 +411,7 @@ static lua_State *scarce;
 
 static int pack_scarcely(void)
 {
-    fl_buffer out;
-    fl_buffer_init(&out);
-    int status = fl_pack_value(scarce, 1, "it", &out);
-    if (lua_gettop(scarce) != 1 + (status < 0) || (status < 0 && out.size)) status = 1;
-    lua_settop(scarce, 1);
-    fl_buffer_close(&out);
-    return status;
+    return written_scarcely(scarce, pack, 0);
 }
 
 TEST(without_memory_a_value_is_not_packed)

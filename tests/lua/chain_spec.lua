@@ -52,7 +52,7 @@ describe("the chain", function()
 
   it("logs the traceback through awaits", function()
     call({}, function()
-      future.await(future.spawn(function() error "deep" end))
+      future.await(require("fasterlua.task").spawn(function() error "deep" end))
     end)
     assert.equal(1, #fake.unhandled)
     assert.equal(1, select(2, fake.unhandled[1].traceback:gsub("awaited by", "")))

@@ -1,12 +1,13 @@
 local fake = require "support.fake_core"
 
 describe("a future", function()
-  local future, combine, await, spawn, sleep
+  local future, combine, failure, task, await, spawn, sleep
 
   before_each(function()
     fake.install()
     future, combine = require "fasterlua.future", require "fasterlua.combine"
-    await, spawn, sleep = future.await, future.spawn, future.sleep
+    failure, task = require "fasterlua.failure", require "fasterlua.task"
+    await, spawn, sleep = future.await, task.spawn, future.sleep
   end)
 
   local function after(seconds, ...)
@@ -155,33 +156,10 @@ describe("a future", function()
 
     it("is logged at once when it is detached", function()
       fake.run(function()
-        future.detach(fault)
+        task.detach(fault)
         await(sleep(1))
         assert.equal(1, #fake.unhandled)
       end)
-    end)
-
-    it("leaves a traceback through all that awaited it", function()
-      local function inner() error { kind = "odd" } end
-      local function middle() return await(spawn(inner)) end
-      local function outer() return await(spawn(middle)) end
-      fake.run(function()
-        local f = spawn(outer)
-        local ok, err = pcall(await, f)
-        assert.is_false(ok)
-        local text = future.explain(err)
-        assert.equal(2, select(2, text:gsub("awaited by", "")))
-        assert.equal(text, future.traceback(err, text))
-      end)
-    end)
-
-    it("is explained by its last raise only", function()
-      fake.run(function()
-        pcall(await, failing(0, "one"))
-        assert.is_string(future.explain "one")
-        assert.is_nil(future.explain "two")
-      end)
-      assert.is_string(future.explain "one")
     end)
   end)
 
@@ -199,7 +177,7 @@ describe("a future", function()
         local ok, err = pcall(await, f)
         assert.is_false(ok)
         assert.equal("cancelled", err.kind)
-        assert.is_true(future.is_cancelled(err))
+        assert.is_true(failure.is_cancelled(err))
         await(sleep(0))
         assert.same({ false, "cancelled", false }, seen)
         assert.is_false(f:cancel())
@@ -207,17 +185,9 @@ describe("a future", function()
       assert.same({}, fake.unhandled)
     end)
 
-    it("never starts when it had not begun", function()
-      local begun = false
-      fake.run(function()
-        spawn(function() begun = true end):cancel()
-      end)
-      assert.is_false(begun)
-    end)
-
     it("cancels what it alone awaited, but nothing detached", function()
       fake.run(function()
-        local inner, detached = after(5), future.detach(function() await(sleep(5)) end)
+        local inner, detached = after(5), task.detach(function() await(sleep(5)) end)
         local outer = spawn(function() await(inner) end)
         local other = spawn(function() await(detached) end)
         await(sleep(1))
@@ -227,35 +197,6 @@ describe("a future", function()
         assert.is_true(inner:done())
         assert.is_false(detached:done())
       end)
-    end)
-
-    it("ends with its request", function()
-      local reason
-      fake.run(function()
-        spawn(function()
-          local _, err = pcall(await, sleep(100))
-          reason = err.reason
-        end)
-        await(sleep(1))
-      end)
-      assert.equal("request ended", reason)
-    end)
-
-    it("is not interrupted inside shield", function()
-      local log = {}
-      fake.run(function()
-        local f = spawn(function()
-          log[1] = future.shield(function(value)
-            await(sleep(2))
-            return value
-          end, "cleaned")
-          log[2] = (pcall(await, sleep(1)))
-        end)
-        await(sleep(1))
-        f:cancel()
-        await(sleep(5))
-      end)
-      assert.same({ "cleaned", false }, log)
     end)
 
     it("shows the message of an operation's error", function()
@@ -354,15 +295,6 @@ describe("a future", function()
         assert.equal("x", message_of(await, combine.timeout(5, failing(1, "x"))))
       end)
       assert.is_true(fake.now < 5)
-    end)
-  end)
-
-  it("of async starts when it is called", function()
-    fake.run(function()
-      local add = future.async(function(a, b) return a + b end)
-      local f = add(1, 2)
-      assert.is_true(future.is_future(f))
-      assert.equal(3, await(f))
     end)
   end)
 

@@ -1,7 +1,7 @@
 local fake = require "support.fake_core"
 
 describe("jobs", function()
-  local future, jobs, pieces, room, waiting_for_room
+  local future, jobs, spawn, pieces, room, waiting_for_room
 
   before_each(function()
     fake.install()
@@ -19,6 +19,7 @@ describe("jobs", function()
     }
     package.loaded["fasterlua.jobs"] = nil
     future, jobs = require "fasterlua.future", require "fasterlua.jobs"
+    spawn = require("fasterlua.task").spawn
   end)
 
   after_each(function()
@@ -63,7 +64,7 @@ describe("jobs", function()
 
     it("joins the tracebacks of what the job awaited", function()
       fake.run(function()
-        local failing = future.spawn(function() error({ kind = "inner" }, 0) end)
+        local failing = spawn(function() error({ kind = "inner" }, 0) end)
         local ok, err = pcall(future.await, failing)
         assert.is_false(ok)
         local _, traceback = jobs.describe(err, "the job")
@@ -111,7 +112,7 @@ describe("jobs", function()
       local ok, raised = pcall(jobs.drive, function() end, function() error(err) end)
       assert.is_false(ok)
       assert.equal(err, raised)
-      assert.matches("jobs_spec.lua", future.explain(err))
+      assert.matches("jobs_spec.lua", require("fasterlua.failure").explain(err))
     end)
 
     it("raises the error of whoever takes the pieces", function()
@@ -147,8 +148,8 @@ describe("jobs", function()
     it("waits while there is no room, and goes on when there is", function()
       fake.run(function()
         room = 2
-        local task = require "fasterlua.core.task"
-        local producer = future.spawn(jobs.stream, function()
+        local wake = require("fasterlua.core.task").wake
+        local producer = spawn(jobs.stream, function()
           for i = 1, 4 do
             coroutine.yield(i)
           end
@@ -156,11 +157,11 @@ describe("jobs", function()
         future.await(future.sleep(1))
         assert.equal(2, #pieces)
         assert.is_number(waiting_for_room)
-        task.wake(waiting_for_room) -- for nothing: it waits again
+        wake(waiting_for_room) -- for nothing: it waits again
         future.await(future.sleep(1))
         assert.equal(2, #pieces)
         room = 100
-        task.wake(waiting_for_room)
+        wake(waiting_for_room)
         future.await(producer)
         assert.equal(4, #pieces)
       end)
@@ -169,7 +170,7 @@ describe("jobs", function()
     it("ends when its task is cancelled while it waits", function()
       fake.run(function()
         room = 0
-        local producer = future.spawn(jobs.stream, function()
+        local producer = spawn(jobs.stream, function()
           coroutine.yield(1)
         end)
         future.await(future.sleep(1))

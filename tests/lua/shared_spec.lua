@@ -8,7 +8,7 @@ describe("shared", function()
     fake.install()
     future, shared = require "fasterlua.future", require "fasterlua.shared"
     combine, leases = require "fasterlua.combine", require "fasterlua.lease"
-    await, spawn, sleep = future.await, future.spawn, future.sleep
+    await, spawn, sleep = future.await, require("fasterlua.task").spawn, future.sleep
     count = count + 1
     cache = shared.open("cache " .. count, { bytes = "64KB" })
   end)

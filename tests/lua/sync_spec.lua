@@ -1,13 +1,13 @@
 local fake = require "support.fake_core"
 
 describe("sync", function()
-  local future, combine, sync, await, spawn, sleep, seen
+  local combine, sync, await, spawn, sleep, seen
 
   before_each(function()
     fake.install()
-    future, sync = require "fasterlua.future", require "fasterlua.sync"
-    combine = require "fasterlua.combine"
-    await, spawn, sleep = future.await, future.spawn, future.sleep
+    local future = require "fasterlua.future"
+    combine, sync = require "fasterlua.combine", require "fasterlua.sync"
+    await, spawn, sleep = future.await, require("fasterlua.task").spawn, future.sleep
     seen = {}
   end)
 
@@ -41,7 +41,7 @@ describe("sync", function()
           local ok, raised = pcall(lock.with, lock, function() error(err) end)
           assert.is_false(ok)
           assert.equal(err, raised)
-          assert.matches("sync_spec.lua", future.explain(err))
+          assert.matches("sync_spec.lua", require("fasterlua.failure").explain(err))
           assert.is_false(lock:is_locked())
         end)
       end)

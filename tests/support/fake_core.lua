@@ -291,7 +291,7 @@ function log.line(level, message, fields)
 end
 
 function log.unhandled(err, traceback)
-  local explained = require("fasterlua.future").traceback(err, traceback)
+  local explained = require("fasterlua.failure").traceback(err, traceback)
   fake.unhandled[#fake.unhandled + 1] = { error = err, traceback = explained }
 end
 

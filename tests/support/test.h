@@ -81,6 +81,12 @@ static inline void test_fail(const char *file, int line, const char *what)
         }                                                                                          \
     } while (0)
 
+#define CHECK_STRING(actual, expected)                                                             \
+    do {                                                                                           \
+        const char *test_text = (actual);                                                          \
+        CHECK_EQUAL_BYTES(test_text, strlen(test_text), expected);                                 \
+    } while (0)
+
 #define CHECK_EQUAL_TEXT(slice, expected) CHECK_EQUAL_BYTES((slice).data, (slice).size, expected)
 
 #define TEST_MAIN                                                                                  \

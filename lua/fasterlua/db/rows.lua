@@ -7,9 +7,11 @@ local core = require "fasterlua.core.db"
 local core_pool = require "fasterlua.core.pool"
 local future = require "fasterlua.future"
 local log = require "fasterlua.log"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
+local failure = require "fasterlua.failure"
+local task = require "fasterlua.task"
 
-local await, from_op, shield, sleep = future.await, future.from_op, future.shield, future.sleep
+local await, from_op, shield, sleep = future.await, future.from_op, task.shield, future.sleep
 
 -- What a loop gets at a time, and one turn of the thread's loop handles: well below 1 ms.
 local FIRST_ROWS, MOST_ROWS, BYTES = 100, 500, 65536
@@ -74,7 +76,7 @@ local function take_session(self)
   end
   self._session = session
   if core_pool.is_in_request() then
-    task.at_end(close_forgotten, setmetatable({ self }, { __mode = "v" }))
+    core_task.at_end(close_forgotten, setmetatable({ self }, { __mode = "v" }))
   end
 end
 
@@ -104,7 +106,7 @@ local function fetch(self)
   else
     op = begin(self)
   end
-  if op and task.op_done(op) then
+  if op and core_task.op_done(op) then
     await(sleep(0)) -- what comes faster than it is taken lets others have their turn
   end
   local piece, bytes
@@ -124,12 +126,12 @@ local function fetched(self, ok, err)
   if ok then
     return
   end
-  local traceback = future.take_traceback(err)
-  if self._is_over and not future.is_task_cancelled() then
+  local traceback = failure.take_traceback(err)
+  if self._is_over and not task.is_cancelled() then
     return
   end
   pcall(self.close, self)
-  return future.rethrow(err, traceback)
+  return failure.rethrow(err, traceback)
 end
 
 function Rows.__call(self)
@@ -144,7 +146,7 @@ function Rows.__call(self)
     error("two tasks ask a loop over rows for its next one: each would miss rows", 2)
   end
   self._is_fetching = true
-  fetched(self, xpcall(fetch, future.on_failure, self))
+  fetched(self, xpcall(fetch, failure.keep_traceback, self))
   if not self._piece then
     if is_own(self) then
       self:close()
@@ -260,7 +262,7 @@ end
 ---@return integer
 function rows.copy_in(place, sql, source)
   local session = await(rows.acquire(place))
-  return (future.finally(core.release, session, send, session, sql, source))
+  return (failure.finally(core.release, session, send, session, sql, source))
 end
 
 -- notifications
@@ -278,7 +280,7 @@ end
 
 local function call(self, row)
   local ok, err = pcall(self._fn, row.payload, row.channel)
-  if not ok and not future.is_task_cancelled() then
+  if not ok and not task.is_cancelled() then
     log.error("db:listen: the function for a notification failed",
       { channel = self._channel, error = tostring(err) })
   end
@@ -295,13 +297,13 @@ end
 
 local function listen_once(self)
   local session = await(rows.acquire(self._place))
-  future.finally(core.release, session, hear, session, self)
+  failure.finally(core.release, session, hear, session, self)
 end
 
 local function keep_listening(self)
   while not self._is_closed do
     local ok, err = pcall(listen_once, self)
-    if ok or self._is_closed or future.is_task_cancelled() then
+    if ok or self._is_closed or task.is_cancelled() then
       return
     end
     log.warn("db:listen: listening again after an error",
@@ -324,7 +326,7 @@ function rows.listen(place, channel, fn)
   end
   local self = setmetatable({ _place = place, _channel = channel, _fn = fn, _pause = FIRST_PAUSE,
     _is_closed = false, _task = false }, Listener)
-  self._task = future.detach(keep_listening, self)
+  self._task = task.detach(keep_listening, self)
   return self
 end
 

@@ -6,11 +6,13 @@ local core = require "fasterlua.core.db"
 local future = require "fasterlua.future"
 local rows = require "fasterlua.db.rows"
 local suggest = require "fasterlua.suggest"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
+local failure = require "fasterlua.failure"
+local task = require "fasterlua.task"
 
-local await, from_op, sleep, spawn = future.await, future.from_op, future.sleep, future.spawn
+local await, from_op, sleep, spawn = future.await, future.from_op, future.sleep, task.spawn
 local raw_query, raw_batch = core.query, core.batch
-local current_task = task.current
+local current_task = core_task.current
 local math, pcall, type, tostring = math, pcall, type, tostring
 
 local FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.2 -- seconds before a transaction is tried again
@@ -152,23 +154,23 @@ local function keep_part(self, name)
 end
 
 local function finish_part(self, name, ok, ...)
-  if ok and not future.is_task_cancelled() then
-    future.shield(keep_part, self, name)
+  if ok and not task.is_cancelled() then
+    task.shield(keep_part, self, name)
     return ...
   end
   local err = ...
-  local traceback = not ok and future.take_traceback(err)
-  pcall(future.shield, roll_back_to, self, name)
+  local traceback = not ok and failure.take_traceback(err)
+  pcall(task.shield, roll_back_to, self, name)
   if ok then
     return await(sleep(0)) -- raises that it was cancelled
   end
-  return future.rethrow(err, traceback)
+  return failure.rethrow(err, traceback)
 end
 
 local function run_part(self, fn)
   local name = "fasterlua_" .. self._depth
   command(self, "savepoint " .. name)
-  return finish_part(self, name, xpcall(fn, future.on_failure, self))
+  return finish_part(self, name, xpcall(fn, failure.keep_traceback, self))
 end
 
 -- What a new part of a transaction is in: that, or the innermost part that is open, when the new
@@ -194,7 +196,7 @@ local function begin_part(self, beginning_task, fn)
   local outer = outer_of(self, beginning_task)
   local part = new(self._session, outer)
   outer._part, part._task = part, current_task()
-  return future.finally(leave_part, outer, run_part, part, fn)
+  return failure.finally(leave_part, outer, run_part, part, fn)
 end
 
 --- A part that can be rolled back by itself: a savepoint. One at a time; it may have parts itself.
@@ -217,19 +219,19 @@ local function roll_back(self)
 end
 
 local function finish(self, ok, ...)
-  if ok and not future.is_task_cancelled() then
-    future.shield(commit, self)
+  if ok and not task.is_cancelled() then
+    task.shield(commit, self)
     self._is_over = true
     return ...
   end
   local err = ...
-  local traceback = not ok and future.take_traceback(err)
-  pcall(future.shield, roll_back, self)
+  local traceback = not ok and failure.take_traceback(err)
+  pcall(task.shield, roll_back, self)
   self._is_over = true
   if ok then
     return await(sleep(0)) -- raises that it was cancelled
   end
-  return future.rethrow(err, traceback)
+  return failure.rethrow(err, traceback)
 end
 
 local function release(self)
@@ -242,13 +244,13 @@ local function run_in(self, options, driver, fn)
     command(self, "set transaction isolation level " .. options.isolation)
     command(self, begins.mariadb { read_only = options.read_only })
   end
-  return finish(self, xpcall(fn, future.on_failure, self))
+  return finish(self, xpcall(fn, failure.keep_traceback, self))
 end
 
 local function attempt(handle, driver, fn, options)
   local session = await(rows.acquire(handle, begins[driver](options)))
   local self = new(session)
-  return future.finally(release, self, run_in, self, options, driver, fn)
+  return failure.finally(release, self, run_in, self, options, driver, fn)
 end
 
 local transient = { ["40001"] = true, ["40P01"] = true, SQLITE_BUSY_SNAPSHOT = true }

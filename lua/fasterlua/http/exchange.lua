@@ -6,7 +6,9 @@ local driver = require "fasterlua.http.driver"
 local fault = require "fasterlua.http.fault"
 local future = require "fasterlua.future"
 local response = require "fasterlua.http.response"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
+local failure = require "fasterlua.failure"
+local task = require "fasterlua.task"
 local text = require "fasterlua.core.text"
 
 local await, from_op = future.await, future.from_op
@@ -145,7 +147,7 @@ local function release(self)
 end
 
 local function start_pump(self, source)
-  self.pump = future.spawn(pump, self.transfer, source)
+  self.pump = task.spawn(pump, self.transfer, source)
   self.pump._is_awaited = true
 end
 
@@ -189,7 +191,7 @@ end
 
 local function perform(hop)
   local self = open(order_of(hop), hop.parts.url)
-  return future.finally(release, self, converse, self, hop)
+  return failure.finally(release, self, converse, self, hop)
 end
 
 -- For what is no request: mail.
@@ -357,7 +359,7 @@ end
 -- Where there is no request `at_end` starts a task at once, and says so.
 local function close_with_request(answer)
   local alone = { is_so = false }
-  alone.is_so = task.at_end(close_unless, answer, alone) ~= nil
+  alone.is_so = core_task.at_end(close_unless, answer, alone) ~= nil
 end
 
 --- Carries a plan out, in a task of its own. A streamed response ends with the request whose

@@ -6,11 +6,12 @@
 
 local core_log = require "fasterlua.core.log"
 local core_response = require "fasterlua.core.response"
-local future = require "fasterlua.future"
+local failure = require "fasterlua.failure"
 local report = require "fasterlua.report"
 local response = require "fasterlua.response"
+local task = require "fasterlua.task"
 
-local on_failure, take_traceback = future.on_failure, future.take_traceback
+local keep_traceback, take_traceback = failure.keep_traceback, failure.take_traceback
 local error, getmetatable, type, xpcall = error, getmetatable, type, xpcall
 local Response = core_response.Response
 
@@ -51,14 +52,14 @@ local function handled(policy, status, ok, value, own_status, headers)
   local traceback = take_traceback(value)
   if response.is_http_error(value) then
     return response.from(value)
-  elseif future.is_cancelled(value) and future.is_task_cancelled() then
+  elseif failure.is_cancelled(value) and task.is_cancelled() then
     error(value, 0)
   end
   return unhandled_answer(policy, value, log_unhandled(value, traceback))
 end
 
 local function answer_by(policy, handler, req, err, status)
-  return handled(policy, status, xpcall(handler, on_failure, req, err))
+  return handled(policy, status, xpcall(handler, keep_traceback, req, err))
 end
 
 local function answer_http_error(policy, req, err)
@@ -77,7 +78,7 @@ local function answer_cancelled(policy, req, err, traceback)
     return answer_by(policy, handler, req, err, is_timeout and 504 or 503)
   elseif is_timeout then
     return response.envelope(504, core_response.reason(504))
-  elseif future.is_task_cancelled() then
+  elseif task.is_cancelled() then
     error(err, 0)
   end
   return unhandled_answer(policy, err, log_unhandled(err, traceback))
@@ -119,7 +120,7 @@ end
 local function answer_error(policy, req, err, traceback)
   if response.is_http_error(err) then
     return answer_http_error(policy, req, err)
-  elseif future.is_cancelled(err) then
+  elseif failure.is_cancelled(err) then
     return answer_cancelled(policy, req, err, traceback)
   elseif type(err) == "table" and type(rawget(err, "kind")) == "string" then
     return answer_kind(policy, req, err, traceback)
@@ -144,7 +145,7 @@ end
 
 local function protect_handler(policy, handler)
   return function(req)
-    return answer(policy, req, xpcall(handler, on_failure, req))
+    return answer(policy, req, xpcall(handler, keep_traceback, req))
   end
 end
 
@@ -158,7 +159,7 @@ end
 
 local function protect_middleware(policy, middleware, following)
   return function(req)
-    return answer_middleware(policy, req, xpcall(middleware, on_failure, req, following))
+    return answer_middleware(policy, req, xpcall(middleware, keep_traceback, req, following))
   end
 end
 

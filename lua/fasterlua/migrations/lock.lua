@@ -7,7 +7,9 @@
 -- would hold up CREATE INDEX CONCURRENTLY.
 
 local core = require "fasterlua.core.db"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
+local task = require "fasterlua.task"
 
 local await, from_op, sleep = future.await, future.from_op, future.sleep
 
@@ -41,7 +43,7 @@ local function take(session, driver, waiting)
 end
 
 local function give(place)
-  pcall(future.shield, ask, place.session, gives[place.driver]) -- it ends with the session too
+  pcall(task.shield, ask, place.session, gives[place.driver]) -- it ends with the session too
 end
 
 --- Runs fn(...) while the session has the lock; awaits.
@@ -56,7 +58,7 @@ function lock.hold(session, driver, waiting, fn, ...)
     return fn(...)
   end
   take(session, driver, waiting)
-  return future.finally(give, { session = session, driver = driver }, fn, ...)
+  return failure.finally(give, { session = session, driver = driver }, fn, ...)
 end
 
 return lock

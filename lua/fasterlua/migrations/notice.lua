@@ -11,9 +11,11 @@ local combine = require "fasterlua.combine"
 local core = require "fasterlua.core.shared"
 local core_log = require "fasterlua.core.log"
 local db = require "fasterlua.db"
+local failure = require "fasterlua.failure"
 local fs = require "fasterlua.fs"
 local future = require "fasterlua.future"
 local pool = require "fasterlua.core.pool"
+local task = require "fasterlua.task"
 
 local await = future.await
 
@@ -56,8 +58,8 @@ local function try(handle)
   if not await(fs.exists(FOLDER)) then
     return
   end
-  local ok, err = pcall(await, combine.timeout(LONGEST, future.spawn(look, handle)))
-  if not ok and not future.is_cancelled(err) then
+  local ok, err = pcall(await, combine.timeout(LONGEST, task.spawn(look, handle)))
+  if not ok and not failure.is_cancelled(err) then
     core_log.line("info", "it is unknown whether migrations are applied: " .. tostring(err),
       { database = db.name_of(handle) })
   end
@@ -67,7 +69,7 @@ end
 ---@param name string of the app
 function notice.begin(name)
   if not core.is_pooled() and is_first(name) then
-    future.detach(try, db.open(db.first()))
+    task.detach(try, db.open(db.first()))
   end
 end
 

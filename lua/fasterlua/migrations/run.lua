@@ -4,10 +4,12 @@
 --       list, "applied")
 
 local core = require "fasterlua.core.db"
+local failure = require "fasterlua.failure"
 local future = require "fasterlua.future"
 local history = require "fasterlua.migrations.history"
 local problem = require "fasterlua.migrations.problem"
 local rows = require "fasterlua.db.rows"
+local task = require "fasterlua.task"
 
 local await, from_op, sleep = future.await, future.from_op, future.sleep
 
@@ -92,23 +94,23 @@ local function finish(session, is_kept, ok, ...)
     command(session, "commit")
     return ...
   end
-  pcall(future.shield, command, session, "rollback")
+  pcall(task.shield, command, session, "rollback")
   if ok then
     return ...
   end
   local err = ...
-  return future.rethrow(err, future.take_traceback(err))
+  return failure.rethrow(err, failure.take_traceback(err))
 end
 
 local function transact_in(session, is_kept, fn, ...)
-  return finish(session, is_kept, xpcall(fn, future.on_failure, session, ...))
+  return finish(session, is_kept, xpcall(fn, failure.keep_traceback, session, ...))
 end
 
 -- Calls fn(session, ...) in a transaction, which is committed or (is_kept = false) rolled back.
 local function transact(self, is_kept, fn, ...)
   if self.driver == "sqlite" then
     local session = acquire_writer(self)
-    return future.finally(core.release, session, transact_in, session, is_kept, fn, ...)
+    return failure.finally(core.release, session, transact_in, session, is_kept, fn, ...)
   end
   command(self.session, self.driver == "postgres" and "begin" or "start transaction")
   return transact_in(self.session, is_kept, fn, ...)
@@ -120,7 +122,7 @@ local function run_plainly(self, fn, ...)
     return fn(self.session, ...)
   end
   local session = await(rows.acquire(self.db))
-  return future.finally(core.release, session, fn, session, ...)
+  return failure.finally(core.release, session, fn, session, ...)
 end
 
 local steps = {

@@ -9,8 +9,9 @@
 local commands = require "fasterlua.redis.commands"
 local future = require "fasterlua.future"
 local json = require "fasterlua.json"
+local task = require "fasterlua.task"
 
-local await, spawn = future.await, future.spawn
+local await, spawn = future.await, task.spawn
 
 local cluster = {}
 
@@ -85,7 +86,7 @@ local function learn(self)
     ok, err = pcall(learn_from, self, address)
     if ok then
       return
-    elseif future.is_task_cancelled() then
+    elseif task.is_cancelled() then
       break
     end
   end
@@ -96,7 +97,7 @@ end
 local function refresh(self)
   local learning = self._learning
   if not learning or learning:done() then
-    learning = future.detach(learn, self)
+    learning = task.detach(learn, self)
     learning._is_awaited = true
     self._learning = learning
   end

@@ -11,7 +11,9 @@ local future = require "fasterlua.future"
 local log = require "fasterlua.log"
 local suggest = require "fasterlua.suggest"
 local sync = require "fasterlua.sync"
-local task = require "fasterlua.core.task"
+local core_task = require "fasterlua.core.task"
+local failure = require "fasterlua.failure"
+local task = require "fasterlua.task"
 local topic = require "fasterlua.core.topic"
 
 local await, from_op = future.await, future.from_op
@@ -253,7 +255,7 @@ local function read(self)
       for _, message in ipairs(messages) do
         dispatch(self, message)
       end
-    elseif future.is_task_cancelled() then
+    elseif task.is_cancelled() then
       break
     elseif self._count > 0 then
       subscribe_again(self, messages)
@@ -265,7 +267,7 @@ end
 local function wake(self)
   if not self._is_running then
     self._is_running = true
-    future.detach(read, self)
+    task.detach(read, self)
   end
 end
 
@@ -282,12 +284,12 @@ local function run_fn(self, fn)
       return not is_closed(item) and error(item, 0) or nil
     end
     local err
-    ok, err = xpcall(fn, future.on_failure, item.message, item.channel, item.pattern)
-    if future.is_task_cancelled() then
+    ok, err = xpcall(fn, failure.keep_traceback, item.message, item.channel, item.pattern)
+    if task.is_cancelled() then
       return
     elseif not ok then
       log.error("redis: a subscriber's function raised: " .. tostring(err),
-        { channel = item.channel, traceback = future.take_traceback(err) or nil })
+        { channel = item.channel, traceback = failure.take_traceback(err) or nil })
     end
   end
 end
@@ -364,10 +366,10 @@ function Hub:subscribe(verb, names, fn, given, level)
   settle_if_ready(subscription)
   wake(self)
   if fn then
-    future.detach(run_fn, subscription, fn)
+    task.detach(run_fn, subscription, fn)
   end
   if topic.has_request() then
-    task.at_end(end_subscription, subscription)
+    core_task.at_end(end_subscription, subscription)
   end
   return subscription
 end
