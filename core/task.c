@@ -530,14 +530,6 @@ static int task_current(lua_State *L)
     return 1;
 }
 
-/* jit_flushed(): LuaJIT threw its machine code away   [-0, +0, -] */
-static int task_jit_flushed(lua_State *L)
-{
-    fl_state *state = fl_state_of(L);
-    if (state) fl_metric_add(&state->thread->metrics->jit_flushes, 1);
-    return 0;
-}
-
 /* seen(): app code holds the running task's coroutine   [-0, +0, -] */
 static int task_seen(lua_State *L)
 {
@@ -602,7 +594,6 @@ int fl_task_module(lua_State *L)
                                          {"current", task_current},
                                          {"seen", task_seen},
                                          {"sleep", task_sleep},
-                                         {"jit_flushed", task_jit_flushed},
                                          {NULL, NULL}};
     lua_newtable(L);
     fl_state_functions(L, functions);
