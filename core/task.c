@@ -583,18 +583,11 @@ static int task_sleep(lua_State *L)
 
 int fl_task_module(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"start", task_start},
-                                         {"detach", task_detach},
-                                         {"background", task_background},
-                                         {"at_end", task_at_end},
-                                         {"ticket", task_ticket},
-                                         {"wake", task_wake},
-                                         {"cancel", task_cancel},
-                                         {"shield", task_shield},
-                                         {"current", task_current},
-                                         {"seen", task_seen},
-                                         {"sleep", task_sleep},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"start", task_start},   {"detach", task_detach}, {"background", task_background},
+        {"at_end", task_at_end}, {"ticket", task_ticket}, {"wake", task_wake},
+        {"cancel", task_cancel}, {"shield", task_shield}, {"current", task_current},
+        {"seen", task_seen},     {"sleep", task_sleep},   {NULL, NULL}};
     lua_newtable(L);
     fl_state_functions(L, functions);
     fl_op_functions(L);

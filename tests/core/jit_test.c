@@ -25,7 +25,7 @@ static lua_State *state_with(fl_jit *jit)
     if (!L) abort();
     luaL_openlibs(L);
     *jit = (fl_jit){0};
-    CHECK_EQUAL_INT(lua_cpcall(L, open_jit, jit), 0);
+    if (lua_cpcall(L, open_jit, jit)) abort();
     return L;
 }
 
