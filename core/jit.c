@@ -12,10 +12,12 @@ static const char loop_text[] = "for _ = 1, 1000 do end";
 #define LOOP_AT 5        /* its FORL: after FUNCV, three constants and FORI */
 #define ATTEMPTS_MOST 16 /* the app may have switched the compiler off */
 
-static int keep_function(lua_State *L, int table, const char *name)
+static lua_CFunction function_of(lua_State *L, int table, const char *name)
 {
     lua_getfield(L, table, name);
-    return luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_CFunction function = lua_tocfunction(L, -1);
+    lua_pop(L, 1);
+    return function;
 }
 
 static int keep_loop(lua_State *L)
@@ -24,33 +26,34 @@ static int keep_loop(lua_State *L)
     return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* jit.util.funcbc(loop, LOOP_AT) -> instruction */
+/* The library's functions are called as the functions in C that they are, with all that is on the
+ * stack: Lua is not entered. */
+
+/* jit.util.funcbc(loop, LOOP_AT) -> instruction, mode */
 static int instruction(const fl_jit *jit, lua_State *L)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, jit->bytecode_of);
     lua_rawgeti(L, LUA_REGISTRYINDEX, jit->loop);
     lua_pushinteger(L, LOOP_AT);
-    lua_call(L, 2, 1);
-    int result = (int)lua_tointeger(L, -1);
-    lua_pop(L, 1);
+    int results = jit->bytecode_of(L);
+    int result = results ? (int)lua_tointeger(L, -results) : 0;
+    lua_settop(L, 0);
     return result;
 }
 
 /* jit.util.traceir(1, 0) -> its first instruction, or nothing. Traces are numbered from 1. */
 static bool has_traces(const fl_jit *jit, lua_State *L)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, jit->trace_part);
     lua_pushinteger(L, 1);
     lua_pushinteger(L, 0);
-    lua_call(L, 2, 1);
-    bool has = !lua_isnil(L, -1);
-    lua_pop(L, 1);
-    return has;
+    int results = jit->trace_part(L);
+    lua_settop(L, 0);
+    return results > 0;
 }
 
 static void compile(fl_jit *jit, lua_State *L)
 {
     jit->attempts++;
+    jit->plain = instruction(jit, L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, jit->loop);
     if (lua_pcall(L, 0, 0, 0)) lua_pop(L, 1); /* out of memory: another time */
     jit->is_compiled = instruction(jit, L) != jit->plain;
@@ -63,16 +66,15 @@ void fl_jit_open(fl_jit *jit, lua_State *L)
     lua_getglobal(L, "require");
     lua_pushliteral(L, "jit.util");
     lua_call(L, 1, 1);
-    jit->bytecode_of = keep_function(L, lua_gettop(L), "funcbc");
-    jit->trace_part = keep_function(L, lua_gettop(L), "traceir");
+    jit->bytecode_of = function_of(L, lua_gettop(L), "funcbc");
+    jit->trace_part = function_of(L, lua_gettop(L), "traceir");
     lua_pop(L, 1);
-    jit->loop = keep_loop(L);
-    jit->plain = instruction(jit, L);
+    if (jit->bytecode_of && jit->trace_part) jit->loop = keep_loop(L);
 }
 
 bool fl_jit_has_flushed(fl_jit *jit, lua_State *L)
 {
-    if (!jit->loop) return false;
+    if (!jit->loop || lua_gettop(L) > 0) return false;
     bool flushed = jit->is_compiled && instruction(jit, L) == jit->plain;
     if (flushed) jit->is_compiled = false;
     if (!jit->is_compiled && jit->attempts < ATTEMPTS_MOST && has_traces(jit, L)) compile(jit, L);

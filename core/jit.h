@@ -13,9 +13,9 @@
 #include <lua.h>
 
 typedef struct fl_jit {
-    int bytecode_of, trace_part; /* functions of jit.util: registry references, as is `loop` */
-    int loop;
-    int plain; /* its instruction while it is not compiled */
+    lua_CFunction bytecode_of, trace_part; /* of jit.util */
+    int loop;                              /* registry reference; 0: there is none */
+    int plain;                             /* its instruction while it is not compiled */
     bool is_compiled;
     unsigned attempts;
 } fl_jit;
@@ -23,7 +23,8 @@ typedef struct fl_jit {
 /* Sets the compiler's bounds; `jit` comes zeroed and is usable from here on.  [-0, +0, e] */
 void fl_jit_open(fl_jit *jit, lua_State *L);
 
-/* Whether it flushed since the last call; always false when it was not opened.  [-0, +0, -] */
+/* Whether it flushed since the last call; false when it was not opened. The stack is empty, as
+ * between two turns: it stays so.  [-0, +0, -] */
 bool fl_jit_has_flushed(fl_jit *jit, lua_State *L);
 
 #endif
