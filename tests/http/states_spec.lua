@@ -102,7 +102,7 @@ end
 local function flushes_of_pool(server)
   local name = 'fasterlua_pool_jit_flushes_total{app="%s",pool="many"}'
   name = name:format(server.app_dir:match("[^/]*$"))
-  return assert(server:metrics()[name], "no such metric: " .. name)
+  return server:metrics()[name] or error("no such metric: " .. name, 2)
 end
 
 local made -- bytes that the states have added to the process, and their answers
@@ -152,10 +152,13 @@ support.describe_server("sixty-four states in a process", { app = app,
 
   it("are made anew in two milliseconds", function()
     local best, count = math.huge, 50
-    for _ = 1, 8 do -- others use the cores too
+    for _ = 1, 20 do -- others use the cores too
       local started = now()
       assert.equal(204, get_server():get("/fresh/" .. count).status)
       best = math.min(best, (now() - started) / count)
+      if best < FRESH_SECONDS / 2 then
+        break
+      end
     end
     report("a state: made in %.2f ms", best * 1000)
     assert.is_true(best < FRESH_SECONDS * support.slowdown, best .. " s")
