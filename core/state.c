@@ -35,17 +35,6 @@
 #define RESERVE (1u << 18) /* bytes beyond the cap, for either */
 #define LARGE_HEAP (16u << 20)
 
-/* LuaJIT's own defaults fit one VM per process: with dozens, machine code must stay small enough to
- * lie within reach of the VM's code, and traces flushed by one hot app must not starve the others.
- */
-static const char jit_options[] =
-    "require('jit.opt').start('sizemcode=64', 'maxmcode=4096', 'maxtrace=4000', 'maxrecord=8000')";
-
-/* Called when a trace is made or thrown away, never while one runs. */
-static const char jit_watch[] =
-    "local flushed = require('fasterlua.core.task').jit_flushed\n"
-    "require('jit').attach(function(what) if what == 'flush' then flushed() end end, 'trace')";
-
 fl_state *fl_state_of(lua_State *L)
 {
     return lua_getexdata(L);
@@ -138,17 +127,31 @@ static void tune_collector(fl_state *state)
     lua_gc(state->L, LUA_GCSETPAUSE, large ? 200 : 400);
 }
 
-void fl_state_safe_point(fl_state *state)
+/* Once a millisecond of the loop's clock is enough; what is missed is seen after a later turn. */
+static void count_flushes(fl_state *state)
 {
-    fl_memory *memory = &state->memory;
-    tune_collector(state);
-    if (!memory->collect) return;
-    lua_gc(state->L, LUA_GCCOLLECT, 0);
+    uint64_t now = uv_now(&state->thread->loop);
+    if (now == state->jit_asked) return;
+    state->jit_asked = now;
+    if (fl_jit_has_flushed(&state->jit, state->L))
+        fl_metric_add(&state->thread->metrics->jit_flushes, 1);
+}
+
+/* Collects at most once until memory has grown again by half: not at every turn when it is full. */
+static void collect_high(fl_memory *memory, lua_State *L)
+{
+    lua_gc(L, LUA_GCCOLLECT, 0);
     memory->collect = false;
-    size_t wanted =
-        memory->used + memory->used / 2; /* do not collect at every turn when it is full */
+    size_t wanted = memory->used + memory->used / 2;
     memory->high = memory->cap * HIGH_SHARE;
     if (memory->high < wanted) memory->high = wanted;
+}
+
+void fl_state_safe_point(fl_state *state)
+{
+    tune_collector(state);
+    count_flushes(state);
+    if (state->memory.collect) collect_high(&state->memory, state->L);
 }
 
 static int traceback(lua_State *L)
@@ -367,12 +370,11 @@ static int load_framework(lua_State *L)
     fl_modules *modules = fl_server_modules(state->thread->server);
     luaL_openlibs(L);
     seed_random(L);
-    if (luaL_dostring(L, jit_options)) return lua_error(L);
+    fl_jit_open(&state->jit, L);
     set_paths(L, state->thread->settings, state->app);
     fl_modules_install(modules, L);
     fl_state_preload(L);
     require(L, "fasterlua.request");
-    if (luaL_dostring(L, jit_watch)) return lua_error(L);
     lua_pushliteral(L, "params");
     state->params_key = luaL_ref(L, LUA_REGISTRYINDEX);
     state->explain = keep_module_function(L, "fasterlua.report", "explain");

@@ -14,6 +14,7 @@
 #include <lua.h>
 
 #include "address.h"
+#include "jit.h"
 #include "ledger.h"
 #include "metrics.h"
 #include "op.h"
@@ -74,6 +75,8 @@ struct fl_state {
     bool is_pooled;            /* of a pool's thread: the app is loaded when a route needs it */
     bool is_loaded;
     fl_memory memory;
+    fl_jit jit;
+    uint64_t jit_asked; /* ms of its loop */
     fl_slots task_slots;
     fl_task *free_tasks;
     unsigned free_count;
@@ -108,7 +111,8 @@ void fl_state_free(fl_state *state);
 /* *loop* of a web thread that has its number: where its requests are counted and named. */
 int fl_state_register_routes(fl_state *state);
 
-/* *loop*, between two turns: collects when memory ran high. */
+/* *loop*, between two turns, after a pool's job: collects when memory ran high, and notes that
+ * machine code was thrown away. */
 void fl_state_safe_point(fl_state *state);
 
 /* The state that L belongs to; NULL in the boot state. */

@@ -530,14 +530,6 @@ static int task_current(lua_State *L)
     return 1;
 }
 
-/* jit_flushed(): LuaJIT threw its machine code away   [-0, +0, -] */
-static int task_jit_flushed(lua_State *L)
-{
-    fl_state *state = fl_state_of(L);
-    if (state) fl_metric_add(&state->thread->metrics->jit_flushes, 1);
-    return 0;
-}
-
 /* seen(): app code holds the running task's coroutine   [-0, +0, -] */
 static int task_seen(lua_State *L)
 {
@@ -591,19 +583,11 @@ static int task_sleep(lua_State *L)
 
 int fl_task_module(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"start", task_start},
-                                         {"detach", task_detach},
-                                         {"background", task_background},
-                                         {"at_end", task_at_end},
-                                         {"ticket", task_ticket},
-                                         {"wake", task_wake},
-                                         {"cancel", task_cancel},
-                                         {"shield", task_shield},
-                                         {"current", task_current},
-                                         {"seen", task_seen},
-                                         {"sleep", task_sleep},
-                                         {"jit_flushed", task_jit_flushed},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"start", task_start},   {"detach", task_detach}, {"background", task_background},
+        {"at_end", task_at_end}, {"ticket", task_ticket}, {"wake", task_wake},
+        {"cancel", task_cancel}, {"shield", task_shield}, {"current", task_current},
+        {"seen", task_seen},     {"sleep", task_sleep},   {NULL, NULL}};
     lua_newtable(L);
     fl_state_functions(L, functions);
     fl_op_functions(L);
