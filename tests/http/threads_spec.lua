@@ -1,5 +1,5 @@
 -- What web threads do for each other: connections shared evenly, and handlers that hold their
--- thread told, outlived and ended (evacuation_spec says what becomes of everybody else).
+-- thread told, outlived and ended (evacuation_moves_spec says what becomes of everybody else).
 
 local support = require "support"
 local evacuation = require "support.evacuation"
