@@ -300,10 +300,11 @@ function M.descriptors(pid)
   return descriptors, count
 end
 
----A new folder under TMPDIR or /tmp.
+---A new folder.
+---@param parent string? TMPDIR or /tmp by default
 ---@return string path
-function M.temporary_directory()
-  local pattern = (os.getenv("TMPDIR") or "/tmp") .. "/fasterlua-test-XXXXXX"
+function M.temporary_directory(parent)
+  local pattern = (parent or os.getenv("TMPDIR") or "/tmp") .. "/fasterlua-test-XXXXXX"
   local path = ffi.new("char[?]", #pattern + 1, pattern)
   if C.mkdtemp(path) == nil then
     error("cannot make a folder like " .. pattern, 2)
@@ -311,10 +312,23 @@ function M.temporary_directory()
   return ffi.string(path)
 end
 
+local function remove_tree(path)
+  if require("lfs").symlinkattributes(path, "mode") == "directory" then
+    for _, name in ipairs(directory_entries(path)) do
+      if name ~= "." and name ~= ".." then
+        remove_tree(path .. "/" .. name)
+      end
+    end
+  end
+  return os.remove(path)
+end
+
 ---@param path string of a folder that temporary_directory made
 function M.remove_directory(path)
   assert(path:find("/fasterlua-test-", 1, true), "not a temporary folder")
-  os.execute("rm -rf '" .. path .. "'")
+  if not remove_tree(path) then
+    os.execute("rm -rf '" .. path .. "'")
+  end
 end
 
 return M
