@@ -272,7 +272,7 @@ end)
 describe("start hooks", function()
   it("are not stuck, however long they compute", function()
     local server = support.start {
-      settings = { stuck_handler = "100ms", threads = 1 },
+      settings = { stuck_handler = limit(100), threads = 1 },
       app = [[
 local fl = require "fasterlua"
 local app = fl.app {}
