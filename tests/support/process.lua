@@ -233,6 +233,12 @@ local function stat(pid)
     user = tonumber(fields[12]), system = tonumber(fields[13]), started = tonumber(fields[20]) }
 end
 
+-- The same for what is asked of every process there is.
+local function parent_of(pid)
+  local text = M.read("/proc/" .. pid .. "/stat")
+  return text and tonumber(text:match("%) %a (%d+)[^)]*$"))
+end
+
 local function directory_entries(path)
   local lfs = require "lfs"
   local names = {}
@@ -252,9 +258,11 @@ end
 function M.children(pid)
   local found = {}
   for _, name in ipairs(directory_entries("/proc")) do
-    local child = tonumber(name) and stat(name)
-    if child and child.parent == pid and child.state ~= "Z" then
-      found[#found + 1] = { pid = tonumber(name), started = child.started }
+    if tonumber(name) and parent_of(name) == pid then
+      local child = stat(name)
+      if child and child.state ~= "Z" then
+        found[#found + 1] = { pid = tonumber(name), started = child.started }
+      end
     end
   end
   table.sort(found, function(a, b)
