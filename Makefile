@@ -148,7 +148,7 @@ else
 code += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -DFL_DEBUG
 endif
 
-# The program is optimized as a whole; unit tests link the same objects one by one, which is quick.
+# The program is optimized as a whole; unit tests link the same objects as they are, which is quick.
 lto = $(if $(SANITIZE),,$(if $(findstring gcc,$(CC)),-flto=auto -ffat-lto-objects))
 
 compile = $(CC) $(language) $(code) $(CPPFLAGS) $(CFLAGS)
@@ -245,8 +245,8 @@ soak:
 # The load generator of some specs stays a fast one.
 unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=
 
-# How many test files run at once: one more where their bounds are multiplied.
-lanes = $(or $(LANES),$(shell echo $$(($$(nproc) + $(if $(SANITIZE),1,0)))))
+# How many test files run at once: one more than there are processors, as they mostly wait.
+lanes = $(or $(LANES),$(shell echo $$(($$(nproc) + 1))))
 
 # Needs the packages. asan and tsan run it on their own builds. A unit test that does not compile is
 # a failed test and does not keep the others from running.
@@ -365,7 +365,7 @@ $(BUILD)/tests/%_test: tests/core/%_test.c $(BUILD)/tests/scarcity.o $(BUILD)/li
 	@mkdir -p $(@D)
 	@echo "  $(CC) $<"
 	@rm -f $@
-	@$(link) $(ours) -Itests/support -MMD -MP -MF $@.d $(wrapped:%=-Wl,--wrap=%) -o $@ $< \
+	@$(link) -fno-lto $(ours) -Itests/support -MMD -MP -MF $@.d $(wrapped:%=-Wl,--wrap=%) -o $@ $< \
 	    $(BUILD)/tests/scarcity.o $(BUILD)/libfasterlua.a $(driver_links) $(link_libraries)
 
 $(BUILD)/%_fuzz: tests/fuzz/%_fuzz.c $(BUILD)/libfasterlua.a $(BUILD)/flags

@@ -187,6 +187,7 @@ describe("readiness", function()
     support.eventually(function() return server:admin("/ready").status == 503 end, 0.8)
     assert.equal(200, server:admin("/health").status)
     assert.equal("done", client:response().body)
+    server:wait_end() -- or a second signal would have it stop at once
     server:stop()
   end)
 

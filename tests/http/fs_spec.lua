@@ -1,5 +1,6 @@
 -- fl.fs in a real server: its files are those of the app's folder.
 
+local limit = require("support.evacuation").limit
 local support = require "support"
 
 local process = support.process
@@ -400,7 +401,7 @@ return app
 
   it("are worked on to their end", function()
     if not may_leave_a_thread then return end
-    local server = support.start { settings = { threads = 1, stuck_handler = "0.2s" },
+    local server = support.start { settings = { threads = 1, stuck_handler = limit(200) },
       app = { ["reader/app.lua"] = reader, ["stuck/app.lua"] = stuck } }
     local reading, spinning = server:connect(), server:connect()
     reading:send("GET /reader/read HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -3,6 +3,7 @@
 local busted = require "busted"
 local databases = require "support.databases"
 local db_contract = require "support.db_contract"
+local evacuation = require "support.evacuation"
 local process = require "support.process"
 local service = require "support.databases.service"
 local support = require "support"
@@ -537,8 +538,8 @@ describe_app("MariaDB that comes and goes", { durable = true }, nil, function(ge
     for index = 1, 4 do
       clients[index] = get_server():connect()
       clients[index]:send(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n"):format(get_path [[
-        local seen, stop = {}, clock() + 3
-        while clock() < stop do
+        local seen, stop = {}, clock() + 60
+        while clock() < (restarted and restarted + 1 or stop) do
           local problem = problem_of(function() await(db:value "select sleep(0.001)") end)
           local word = problem and problem.code .. " " .. tostring(problem.status) or "fine"
           seen[word] = (seen[word] or 0) + 1
@@ -549,6 +550,7 @@ describe_app("MariaDB that comes and goes", { durable = true }, nil, function(ge
     end
     process.sleep(0.5)
     get_database():restart()
+    run "restarted = clock()"
     for _, client in ipairs(clients) do
       local seen = client:response({ timeout = 20 }):json().value
       assert.equal("fine", seen.last)
@@ -617,7 +619,7 @@ local function open_transactions(database)
 end
 
 describe_app("MariaDB and an evacuation", {}, { apps = { ["a/app.lua"] = app, ["b/app.lua"] = app },
-  settings = { stuck_handler = "200ms", blocked_handler = "400ms" } },
+  settings = { stuck_handler = evacuation.limit(200), blocked_handler = evacuation.limit(400) } },
   function(get_server, _, get_database)
     local function ask(client, path)
       client:send(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n"):format(path))
@@ -639,7 +641,7 @@ describe_app("MariaDB and an evacuation", {}, { apps = { ["a/app.lua"] = app, ["
       support.eventually(function()
         return open_transactions(database) >= 1
       end)
-      ask(culprit, "/a" .. get_path("spin(2.5 * %d)", support.slowdown))
+      ask(culprit, "/a" .. get_path "spin(2.5)")
       server:wait_log("evacuated web thread", 10)
       assert.equal(503, culprit:response({ timeout = 10 }).status)
       local response = neighbour:response({ timeout = 10 })

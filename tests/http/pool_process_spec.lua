@@ -29,11 +29,11 @@ local PROCESSES = 5 -- of all pools of the first server
 local function all_processes_there(server)
   local pid, before = server:server_pid(), nil
   support.eventually(function()
-    local now = table.concat(process.children(pid), " ")
-    local stays = now == before
+    local pids = process.children(pid)
+    local now = table.concat(pids, " ")
+    if now == before and #pids == PROCESSES then return true end
     before = now
     process.sleep(0.3 * slowdown)
-    return stays and #process.children(pid) == PROCESSES
   end, 10)
 end
 

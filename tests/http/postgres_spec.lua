@@ -51,7 +51,7 @@ return app
 local function serve(url, options)
   options = options or {}
   options.app = options.app or in_app.files(app)
-  options.env = { TEST_DATABASE_URL = url, SPIN_SECONDS = tostring(2 * slowdown),
+  options.env = { TEST_DATABASE_URL = url, SPIN_SECONDS = "2",
     TSAN_OPTIONS = "report_thread_leaks=0" }
   options.flags = options.flags or { "--threads", "1" }
   return support.start(options)

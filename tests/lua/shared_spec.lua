@@ -261,12 +261,12 @@ describe("shared", function()
     end)
 
     it("may take longer than a lease", function()
-      leases.TTL, leases.BEAT = 0.05, 0.01
+      leases.TTL, leases.BEAT = 0.3, 0.02
       fake.run(function()
         local first = cache:get_or_set("key", 60, function()
           for _ = 1, 20 do
-            pass(0.01)
-            await(sleep(0.01))
+            pass(0.02)
+            await(sleep(0.02))
           end
           return "first"
         end)

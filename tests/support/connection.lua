@@ -106,8 +106,8 @@ function connection:send(bytes, timeout)
   return true
 end
 
--- Adds what has arrived to the buffer; waits for something until the deadline.
-local function fill(self, deadline)
+-- What has arrived; waits for something until the deadline.
+local function read_some(self, deadline)
   if self.ended then
     return nil, self.ended
   end
@@ -115,8 +115,7 @@ local function fill(self, deadline)
     local size = tonumber(C.recv(self.fd, read_buffer, READ_SIZE, 0))
     local code = ffi.errno()
     if size > 0 then
-      self.buffer = self.buffer .. ffi.string(read_buffer, size)
-      return true
+      return ffi.string(read_buffer, size)
     elseif size == 0 then
       self.ended = "closed"
       return nil, "closed"
@@ -129,6 +128,21 @@ local function fill(self, deadline)
       return nil, "reset"
     end
   end
+end
+
+-- Adds to the buffer until it holds `size` bytes: at once, as each addition copies all.
+local function fill(self, size, deadline)
+  local parts, count = { self.buffer }, #self.buffer
+  local bytes, reason
+  while count < size do
+    bytes, reason = read_some(self, deadline)
+    if not bytes then
+      break
+    end
+    parts[#parts + 1], count = bytes, count + #bytes
+  end
+  self.buffer = table.concat(parts)
+  return count >= size, reason
 end
 
 local function take(self, size)
@@ -158,7 +172,7 @@ function connection:receive(what, timeout)
     if last then
       return take(self, last)
     end
-    local ok, reason = fill(self, deadline)
+    local ok, reason = fill(self, type(what) == "number" and what or #self.buffer + 1, deadline)
     if not ok then
       return nil, reason, self.buffer
     end

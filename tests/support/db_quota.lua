@@ -160,17 +160,18 @@ function M.describe(d, get_database, tools)
   end
 
   -- As the database counts them, which it does for some milliseconds after their end, too: what it
-  -- has seen at each of five looks in a row.
+  -- has seen at each of five looks in a row; and at any of them.
   local function most_connections(seconds)
-    local most, count, looks, till = 0, 0, {}, now() + seconds
+    local most, any, count, looks, till = 0, 0, 0, {}, now() + seconds
     repeat
       count = count + 1
       table.insert(looks, 1, get_database():connections())
       looks[6] = nil
+      any = math.max(any, looks[1])
       if #looks == 5 then most = math.max(most, math.min(unpack(looks))) end
       sleep(0.01)
     until now() > till and count >= 8
-    return most
+    return most, any
   end
 
   support.describe_server("with two connections for more states", function()
@@ -194,9 +195,9 @@ function M.describe(d, get_database, tools)
     it("lets nobody wait long under a steady load of all", function()
       local server = get_server()
       local loads = begin_load(server, { "/number/%d", "/transaction/%d", "/job/%d" })
-      local most = most_connections(1.5)
+      local most, any = most_connections(1.5)
       expect_bounded("steady", loads)
-      assert.is_true(most >= 1 and most <= 2, most)
+      assert.is_true(any >= 1 and most <= 2, most)
       local count, fewest = states_of(server, "web")
       assert.equal(THREADS, count)
       assert.is_true(fewest >= 5, fewest)
@@ -262,10 +263,10 @@ function M.describe(d, get_database, tools)
   end, function(get_server)
     it("never has more, and answers all states", function()
       local clients = load.start(get_server(), { path = "/number/%d", clients = 32 })
-      local most = most_connections(1.2)
+      local most, any = most_connections(1.2)
       report("%s: %d connections of 5", d.server, most)
       expect_bounded("eight threads", { clients })
-      assert.is_true(most >= 1 and most <= 5, most)
+      assert.is_true(any >= 1 and most <= 5, most)
     end)
   end)
 

@@ -233,6 +233,12 @@ local function stat(pid)
     user = tonumber(fields[12]), system = tonumber(fields[13]), started = tonumber(fields[20]) }
 end
 
+-- The same for what is asked of every process there is.
+local function parent_of(pid)
+  local text = M.read("/proc/" .. pid .. "/stat")
+  return text and tonumber(text:match("%) %a (%d+)[^)]*$"))
+end
+
 local function directory_entries(path)
   local lfs = require "lfs"
   local names = {}
@@ -252,9 +258,11 @@ end
 function M.children(pid)
   local found = {}
   for _, name in ipairs(directory_entries("/proc")) do
-    local child = tonumber(name) and stat(name)
-    if child and child.parent == pid and child.state ~= "Z" then
-      found[#found + 1] = { pid = tonumber(name), started = child.started }
+    if tonumber(name) and parent_of(name) == pid then
+      local child = stat(name)
+      if child and child.state ~= "Z" then
+        found[#found + 1] = { pid = tonumber(name), started = child.started }
+      end
     end
   end
   table.sort(found, function(a, b)
@@ -300,10 +308,11 @@ function M.descriptors(pid)
   return descriptors, count
 end
 
----A new folder under TMPDIR or /tmp.
+---A new folder.
+---@param parent string? TMPDIR or /tmp by default
 ---@return string path
-function M.temporary_directory()
-  local pattern = (os.getenv("TMPDIR") or "/tmp") .. "/fasterlua-test-XXXXXX"
+function M.temporary_directory(parent)
+  local pattern = (parent or os.getenv("TMPDIR") or "/tmp") .. "/fasterlua-test-XXXXXX"
   local path = ffi.new("char[?]", #pattern + 1, pattern)
   if C.mkdtemp(path) == nil then
     error("cannot make a folder like " .. pattern, 2)
@@ -311,10 +320,23 @@ function M.temporary_directory()
   return ffi.string(path)
 end
 
+local function remove_tree(path)
+  if require("lfs").symlinkattributes(path, "mode") == "directory" then
+    for _, name in ipairs(directory_entries(path)) do
+      if name ~= "." and name ~= ".." then
+        remove_tree(path .. "/" .. name)
+      end
+    end
+  end
+  return os.remove(path)
+end
+
 ---@param path string of a folder that temporary_directory made
 function M.remove_directory(path)
   assert(path:find("/fasterlua-test-", 1, true), "not a temporary folder")
-  os.execute("rm -rf '" .. path .. "'")
+  if not remove_tree(path) then
+    os.execute("rm -rf '" .. path .. "'")
+  end
 end
 
 return M

@@ -47,9 +47,11 @@ server.__index = server
 ---@field timeout number? seconds to get ready, 5 by default
 
 local function write_file(path, text)
-  local folder = path:match("^(.*)/[^/]*$")
-  os.execute("mkdir -p '" .. folder .. "'")
-  local file = assert(io.open(path, "wb"))
+  local file = io.open(path, "wb")
+  if not file then
+    os.execute("mkdir -p '" .. path:match("^(.*)/[^/]*$") .. "'")
+    file = assert(io.open(path, "wb"))
+  end
   assert(file:write(text))
   file:close()
 end
