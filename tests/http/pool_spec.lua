@@ -412,6 +412,7 @@ support.describe_server("a pool", pools.options(concurrency_app), function(get_s
   end)
 
   it("computes on several cores at once", function()
+    if slowdown > 1 then return pending("a sanitizer's run leaves no core idle") end
     local best = math.huge
     for _ = 1, 5 do -- others use the cores too
       local result = json(get_server(), "/parallel")

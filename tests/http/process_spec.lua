@@ -195,14 +195,19 @@ support.describe_server("the death of a server process", {
   end
 
   -- The seconds from a kill to the first answer.
-  local function outage(server, signal)
-    local pid, started = child_of(server), now()
-    server:signal(signal, pid)
+  local function wait_until_served(server)
     local answered = process.poll(function()
       local ok, response = pcall(server.request, server, { path = "/", timeout = 2 })
       return ok and response and response.status == 200
     end, 5)
     assert.is_truthy(answered, "it does not serve again")
+  end
+
+  local function outage(server, signal)
+    wait_until_served(server) -- the death before this one may just have been noticed
+    local pid, started = child_of(server), now()
+    server:signal(signal, pid)
+    wait_until_served(server)
     return now() - started
   end
 

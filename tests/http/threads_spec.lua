@@ -128,12 +128,12 @@ describe("a thread that is held", function()
 end)
 
 support.describe_server("a slow handler", {
-  app = app, settings = { slow_handler = "50ms" },
+  app = app, settings = { slow_handler = limit(50) },
 }, function(get_server)
   it("is logged with its route and request, and counted", function()
     local server = get_server()
     local before = server:metrics().fasterlua_slow_handlers_total
-    assert.equal("computed", server:get("/compute/200").body)
+    assert.equal("computed", server:get("/compute/" .. 200 * support.slowdown).body)
     local line = server:wait_log("[^\n]*slow handler[^\n]*compute[^\n]*")
     assert.is_truthy(line:find("GET /compute/{ms:int} (request ", 1, true), line)
     assert.is_truthy(line:find(" warn ", 1, true), line)
@@ -141,7 +141,7 @@ support.describe_server("a slow handler", {
   end)
 
   it("is told when it is blocked rather than computing", function()
-    assert.equal("unblocked", get_server():get("/block/200").body)
+    assert.equal("unblocked", get_server():get("/block/" .. 200 * support.slowdown).body)
     get_server():wait_log("slow handler[^\n]*GET /block")
   end)
 
