@@ -242,8 +242,8 @@ static int make_pool(fl_pool_child *self, char *why, size_t why_size)
     if (status < 0) return status;
     options.retire_rate = 1;
     options.retire_window = UINT64_MAX;
-    status =
-        fl_pool_open(&self->pool, fl_server_pools(self->server), UINT_MAX, &options, why, why_size);
+    status = fl_pools_open(&self->pool, fl_server_pools(self->server), UINT_MAX, &options, why,
+                           why_size);
     if (status == 0) limit_memory(options.max_memory);
     return status;
 }

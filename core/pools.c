@@ -131,8 +131,8 @@ static int open_locked(fl_pool **out, fl_pools *pools, unsigned app, const fl_po
     return UV_ENOMEM;
 }
 
-int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                 char *error, size_t error_size)
+int fl_pools_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
+                  char *error, size_t error_size)
 {
     pthread_mutex_lock(&pools->lock);
     int status = open_locked(out, pools, app, options, error, error_size);

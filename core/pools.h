@@ -26,8 +26,8 @@ void fl_pools_free(fl_pools *pools); /* after stop was true */
 
 /* Finds the pool of that name, of `app` or (UINT_MAX) of all apps, or makes it. UV_EEXIST: there is
  * one with other options, `error` says which. */
-int fl_pool_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
-                 char *error, size_t error_size);
+int fl_pools_open(fl_pool **out, fl_pools *pools, unsigned app, const fl_pool_options *options,
+                  char *error, size_t error_size);
 fl_pool *fl_pools_at(fl_pools *pools, unsigned number); /* NULL: none */
 
 /* As fl_pool_cancel, for all jobs of states that have been given up. */

@@ -105,10 +105,10 @@ static int make_pools(fl_server *server, char *why, size_t size)
     int status = fl_quota_new(&server->quota, settings->db_connections, uv_hrtime);
     if (status == 0) status = fl_pools_new(&server->pools, server);
     if (status == 0)
-        status = fl_pool_open(&server->cpu_pool, server->pools, UINT_MAX, &cpu, why, size);
+        status = fl_pools_open(&server->cpu_pool, server->pools, UINT_MAX, &cpu, why, size);
     if (status == 0)
         status =
-            fl_pool_open(&server->blocking_pool, server->pools, UINT_MAX, &blocking, why, size);
+            fl_pools_open(&server->blocking_pool, server->pools, UINT_MAX, &blocking, why, size);
     return status;
 }
 

@@ -494,8 +494,8 @@ static int pool_open(lua_State *L)
     options.process = lua_toboolean(L, -1);
     fl_pool *pool;
     char error[200];
-    int status =
-        fl_pool_open(&pool, fl_server_pools(server), state->number, &options, error, sizeof(error));
+    int status = fl_pools_open(&pool, fl_server_pools(server), state->number, &options, error,
+                               sizeof(error));
     if (status < 0) return luaL_error(L, "%s", error);
     lua_pushinteger(L, (lua_Integer)fl_pool_number(pool));
     return 1;
