@@ -383,7 +383,7 @@ end
 
 support.describe_server("a channel whose takers are lost", {
   app = app, flags = flags, leaks = false, env = { TSAN_OPTIONS = "report_thread_leaks=0" },
-  settings = { stuck_handler = limit(200), pool_timeout = "300ms", retire_rate = 1000 },
+  settings = { stuck_handler = limit(200), pool_timeout = "1s", retire_rate = 1000 },
 }, function(get_server)
   it("gives their items to others when their state is given up", function()
     local server = get_server()

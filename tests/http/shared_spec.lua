@@ -252,6 +252,7 @@ support.describe_server("shared data", {
     local server = get_server()
     server:post("/set/kept", { "over the crash" })
     for _ = 1, 2 do
+      support.eventually(function() return #server:pids() == 2 end, 5) -- old ones have gone
       local pids = server:pids()
       server:signal("KILL", pids[1])
       support.eventually(function()

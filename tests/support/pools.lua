@@ -5,6 +5,8 @@
 -- The prelude has `fl`, `app`, `await` …, and modules `shapes` and `clock`, whose functions cross
 -- by name.
 
+local slowdown = require("support.server").slowdown
+
 local M = {}
 
 local shapes = [[
@@ -186,9 +188,10 @@ end
 ---@param path string
 ---@return any
 function M.json(server, path)
-  local response = server:get(path)
-  if response.status ~= 200 then
-    error(("%s: %d %s\n%s"):format(path, response.status, response.body, server:log()), 2)
+  local response, reason = server:request { path = path, timeout = 20 * slowdown }
+  if not response or response.status ~= 200 then
+    local what = response and response.status .. " " .. response.body or reason
+    error(("%s: %s\n%s"):format(path, what, server:log()), 2)
   end
   return response:json()
 end
