@@ -27,8 +27,9 @@ local option_types = { stdin = "string", cwd = "string", env = "table" }
 
 local function check_arguments(argv)
   if type(argv) ~= "table" or #argv == 0 then
-    error(('exec: a list of the program and its arguments expected, as { "ls", "-l" }, got %s'):format(
-      type(argv) == "table" and "an empty one" or type(argv)), 3)
+    local message =
+      'exec: a list of the program and its arguments expected, as { "ls", "-l" }, got %s'
+    error(message:format(type(argv) == "table" and "an empty one" or type(argv)), 3)
   end
   for index, argument in ipairs(argv) do
     if type(argument) ~= "string" or argument:find("\0", 1, true) then

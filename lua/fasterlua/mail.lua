@@ -44,7 +44,8 @@ local types = {
   server = "string", username = "string", password = "string", from = "string",
   to = "string or table", cc = "string or table", bcc = "string or table", subject = "string",
   text = "string", html = "string", attachments = "table", headers = "table",
-  timeout = "number or string", connect_timeout = "number or string", starttls = "string or boolean",
+  timeout = "number or string", connect_timeout = "number or string",
+  starttls = "string or boolean",
   verify = "boolean", ca = "string",
 }
 local names = {}

@@ -224,7 +224,7 @@ local function wait_of(self, options)
   end
   local given = options and options.wait or math.huge
   local wait = units.seconds(given)
-  if not wait or not (wait >= 0) then
+  if not wait or wait ~= wait or wait < 0 then
     error(("shared %q: lock: wait must be seconds from 0, or a time as \"5m\", got %s"):format(
       self:name(), tostring(given)), 3)
   end

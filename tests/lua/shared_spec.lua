@@ -153,7 +153,8 @@ describe("shared", function()
       says('key "a": the value is nil: to remove it, use delete', cache.set, cache, "a", nil)
       says('the value of "a".x is a function', cache.set, cache, "a", { x = print })
       says('key "a": a value of 70000 bytes is more than', cache.set, cache, "a", ("x"):rep(70000))
-      says("a dictionary expected, got table: a method has been called with a dot", cache.get, {}, "a")
+      says("a dictionary expected, got table: a method has been called with a dot", cache.get, {},
+        "a")
     end)
 
     it("in numbers are told", function()
@@ -172,7 +173,8 @@ describe("shared", function()
     end)
 
     it("in locks and get_or_set are told", function()
-      says('lock: a ttl must be seconds above 0, or a time as "5m", got nil', cache.lock, cache, "a")
+      says('lock: a ttl must be seconds above 0, or a time as "5m", got nil', cache.lock, cache,
+        "a")
       says("lock: a key must be a string", cache.lock, cache, nil, 1)
       says('unknown option "wiat": did you mean "wait"?', cache.lock, cache, "a", 1, { wiat = 1 })
       says("wait must be seconds from 0", cache.lock, cache, "a", 1, { wait = -1 })

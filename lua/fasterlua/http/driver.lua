@@ -42,8 +42,8 @@ local function read_limit(name, value)
   local is_number = type(read) == "number" and read >= least and read <= 1000000
   if not is_number or read % 1 ~= 0 and not is_time then
     error(("http.limits: option %q must be %s, got %s"):format(name,
-      is_time and 'seconds from 0, or a time as "500ms"' or ("a whole number from %d"):format(least),
-      tostring(value)), 3)
+      is_time and 'seconds from 0, or a time as "500ms"'
+        or ("a whole number from %d"):format(least), tostring(value)), 3)
   end
   return read
 end
@@ -53,7 +53,7 @@ end
 ---@field max_waiting? integer that wait for their turn; default 1000, beyond which is an error
 ---@field max_connections? integer at once; default 0: as many as there are transfers
 ---@field max_host_connections? integer to one host; default 0: the same
----@field keep_idle? number|string seconds that connections are kept when nothing is sent; default 60
+---@field keep_idle? number|string seconds that connections are kept unused; default 60
 
 --- Sets how much this state sends at once.
 ---@param options fasterlua.HttpLimits
