@@ -2,12 +2,14 @@
 
 #include <assert.h>
 #include <lauxlib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "thread.h"
 
 #define METATABLE "fasterlua.op"
+#define SHOWN 300 /* bytes of what a lost op was about */
 
 /* Known by its metatable's address, which costs less than its name. */
 fl_op *fl_op_check(lua_State *L, int index)
@@ -61,6 +63,28 @@ fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind)
     fl_op *op = fl_op_prepare(L, size, kind);
     fl_op_begin(L, op);
     return op;
+}
+
+bool fl_op_is_lost(const fl_op *op)
+{
+    return op->done && !op->taken && !op->cancelled;
+}
+
+void fl_op_tell_lost(const fl_op *op, const fl_op_failure *failure)
+{
+    char message[128];
+    fl_slice text = failure->text;
+    if (text.size > SHOWN) text.size = SHOWN;
+    (void)snprintf(message, sizeof(message),
+                   "%s that nobody awaited has failed: was await forgotten?", op->kind->name);
+    const fl_log_field fields[] = {
+        fl_field_text("app", fl_slice_from_string(op->state->app->name)),
+        fl_field_text("code", failure->code),
+        fl_field_text("error", failure->error),
+        fl_field_text(failure->subject, text),
+    };
+    fl_log_line(op->state->thread->log, FL_LOG_ERROR, fl_slice_from_string(message), fields,
+                sizeof(fields) / sizeof(fields[0]));
 }
 
 static void leave_state(fl_op *op)

@@ -13,6 +13,7 @@
 
 #include <lua.h>
 
+#include "slice.h"
 #include "task.h"
 
 typedef struct fl_op fl_op;
@@ -29,6 +30,13 @@ typedef struct fl_op_kind {
     bool once; /* its result is taken once: it is closed then, and the collector does nothing */
 } fl_op_kind;
 
+/* What an op has failed by, for the log. */
+typedef struct fl_op_failure {
+    fl_slice code, error;
+    const char *subject; /* the name of what it was about: "sql", "path" … */
+    fl_slice text;       /* that */
+} fl_op_failure;
+
 struct fl_op {
     const fl_op_kind *kind;
     fl_state *state;
@@ -39,7 +47,7 @@ struct fl_op {
     int anchor;
     bool done;
     bool cancelled;
-    bool taken; /* somebody has got its result: `close` may tell of an error that nobody has seen */
+    bool taken; /* somebody has got its result */
 };
 
 /* Pushes a new zeroed op of `size` bytes, pending and anchored.  [-0, +1, e] */
@@ -49,6 +57,10 @@ fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind);
 fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind);
 void fl_op_begin(lua_State *L, fl_op *op);
 void fl_op_done(fl_op *op);
+/* For a kind's `close`: nobody has got the result, and nobody has said that he does not want it. If
+ * the op has failed, that is to be logged. */
+bool fl_op_is_lost(const fl_op *op);
+void fl_op_tell_lost(const fl_op *op, const fl_op_failure *failure);
 /* Raises, at the app's line, that where no state is served nothing can wait: a file is being loaded
  * to be looked at.  [-0, +0, e] */
 int fl_op_refuse(lua_State *L, const char *what);

@@ -27,30 +27,24 @@ static void cancel(fl_op *op)
     if (self->query) fl_query_give_up(self->query, "cancelled");
 }
 
-/* Nobody has awaited it: what failed is told nevertheless. */
 static void tell_lost(const fl_query_op *self)
 {
-    const fl_op *op = &self->op;
     const fl_query *query = self->query;
-    if (op->cancelled || self->given_up || !query->error.message) return;
     const fl_statement *statement = query->call_count ? query->calls[0].statement : NULL;
-    size_t size = statement ? statement->size : 0;
-    const fl_log_field fields[] = {
-        fl_field_text("app", fl_slice_from_string(op->state->app->name)),
-        fl_field_text("code", fl_slice_from_string(query->error.code)),
-        fl_field_text("error", fl_slice_from_string(query->error.message)),
-        fl_field_text("sql", fl_slice_of(size ? statement->text : "",
-                                         size < FL_DB_SQL_SHOWN ? size : FL_DB_SQL_SHOWN)),
+    if (self->given_up || !query->error.message) return;
+    const fl_op_failure failure = {
+        .code = fl_slice_from_string(query->error.code),
+        .error = fl_slice_from_string(query->error.message),
+        .subject = "sql",
+        .text = fl_slice_of(statement ? statement->text : "", statement ? statement->size : 0),
     };
-    fl_log_line(op->state->thread->log, FL_LOG_ERROR,
-                FL_SLICE("a query that nobody awaited has failed: was await forgotten?"), fields,
-                sizeof(fields) / sizeof(fields[0]));
+    fl_op_tell_lost(&self->op, &failure);
 }
 
 static void close_op(fl_op *op)
 {
     fl_query_op *self = (fl_query_op *)op;
-    if (self->query && !op->taken) tell_lost(self);
+    if (self->query && fl_op_is_lost(op)) tell_lost(self);
     if (self->query) fl_query_release(self->query);
     self->query = NULL;
 }

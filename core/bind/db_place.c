@@ -94,13 +94,24 @@ fl_session *fl_db_place_new_session(lua_State *L, fl_db *db)
     return self->session;
 }
 
+/* Called as db.all(…): our method in Lua is between here and the app's line. */
+static int not_a_database(lua_State *L, int index)
+{
+    luaL_where(L, 2);
+    lua_pushfstring(
+        L, "a database expected, got %s: a method has been called with a dot, not a colon?",
+        luaL_typename(L, index));
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
 fl_db_place fl_db_place_check(lua_State *L, int index)
 {
     fl_db *quick = quick_db(L, index);
     if (quick) return (fl_db_place){quick, NULL};
     fl_db_handle *self = lua_touserdata(L, index);
     fl_db_place where = {NULL, NULL};
-    if (!self || !lua_getmetatable(L, index)) luaL_checkudata(L, index, HANDLE);
+    if (!self || !lua_getmetatable(L, index)) (void)not_a_database(L, index);
     luaL_getmetatable(L, HANDLE);
     if (lua_rawequal(L, -1, -2)) {
         where.db = self->db;

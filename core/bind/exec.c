@@ -4,6 +4,7 @@
 #include <uv.h>
 
 #include "../exec.h"
+#include "bind/units.h"
 #include "op.h"
 #include "thread.h"
 
@@ -26,9 +27,29 @@ static void cancel(fl_op *op)
     fl_exec_cancel(((exec_op *)op)->exec);
 }
 
+static int error_of(const exec_op *self)
+{
+    return self->error ? self->error : fl_exec_result_of(self->exec)->error;
+}
+
+static void tell_lost(const exec_op *self)
+{
+    char code[32], reason[128];
+    int error = error_of(self);
+    if (!error) return;
+    const fl_op_failure failure = {
+        .code = fl_slice_from_string(uv_err_name_r(error, code, sizeof(code))),
+        .error = fl_slice_from_string(uv_strerror_r(error, reason, sizeof(reason))),
+        .subject = "program",
+        .text = fl_slice_from_string(self->program),
+    };
+    fl_op_tell_lost(&self->op, &failure);
+}
+
 static void close_op(fl_op *op)
 {
     exec_op *self = (exec_op *)op;
+    if (fl_op_is_lost(op)) tell_lost(self);
     if (self->exec) fl_exec_release(self->exec);
     self->exec = NULL;
 }
@@ -57,9 +78,8 @@ static void set_output(lua_State *L, const char *name, const fl_buffer *kept)
 static int take(fl_op *op, lua_State *L)
 {
     const exec_op *self = (exec_op *)op;
-    if (self->error) return push_error(self, L, self->error);
+    if (error_of(self)) return push_error(self, L, error_of(self));
     const fl_exec_result *result = fl_exec_result_of(self->exec);
-    if (result->error) return push_error(self, L, result->error);
     lua_pushboolean(L, true);
     lua_createtable(L, 0, 6);
     lua_pushinteger(L, (lua_Integer)(result->signal ? result->signal : result->code));
@@ -155,8 +175,8 @@ static void push_input(lua_State *L)
 static uint64_t check_timeout(lua_State *L)
 {
     lua_getfield(L, OPTIONS, "timeout");
-    lua_Number seconds = lua_tonumber(L, -1);
-    bool is_valid = lua_isnil(L, -1) || (lua_isnumber(L, -1) && seconds > 0 && seconds < 4e9);
+    lua_Number seconds = lua_isnil(L, -1) ? 0 : fl_units_seconds(L, lua_gettop(L));
+    bool is_valid = lua_isnil(L, -1) || (seconds > 0 && seconds < 4e9);
     if (!is_valid) luaL_error(L, "timeout is not a number of seconds above 0");
     lua_pop(L, 1);
     return (uint64_t)(seconds * 1000 + 0.999);

@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "../file.h"
+#include "bind/units.h"
 #include "op.h"
 #include "thread.h"
 
@@ -43,16 +44,31 @@ static void cancel(fl_op *op)
     fl_file_cancel(((file_op *)op)->file);
 }
 
-static void close_op(fl_op *op)
-{
-    file_op *self = (file_op *)op;
-    if (self->file) fl_file_release(self->file);
-    self->file = NULL;
-}
-
 static int error_of(const file_op *self)
 {
     return self->error ? self->error : fl_file_result_of(self->file)->error;
+}
+
+static void tell_lost(const file_op *self)
+{
+    char code[32], reason[128];
+    int error = error_of(self);
+    if (!error) return;
+    const fl_op_failure failure = {
+        .code = fl_slice_from_string(uv_err_name_r(error, code, sizeof(code))),
+        .error = fl_slice_from_string(uv_strerror_r(error, reason, sizeof(reason))),
+        .subject = "path",
+        .text = fl_slice_from_string(self->path),
+    };
+    fl_op_tell_lost(&self->op, &failure);
+}
+
+static void close_op(fl_op *op)
+{
+    file_op *self = (file_op *)op;
+    if (fl_op_is_lost(op)) tell_lost(self);
+    if (self->file) fl_file_release(self->file);
+    self->file = NULL;
 }
 
 static void push_reason(const file_op *self, lua_State *L)
@@ -185,10 +201,9 @@ static void check_path(lua_State *L, int index)
 static uint64_t check_count(lua_State *L, const char *name, double most, uint64_t otherwise)
 {
     lua_getfield(L, OPTIONS, name);
-    lua_Number count = lua_tonumber(L, -1);
     bool is_given = !lua_isnil(L, -1);
-    bool is_count = lua_type(L, -1) == LUA_TNUMBER && count >= 0 && count <= most &&
-                    (lua_Number)(uint64_t)count == count;
+    lua_Number count = is_given ? fl_units_bytes(L, lua_gettop(L)) : 0;
+    bool is_count = count >= 0 && count <= most && (lua_Number)(uint64_t)count == count;
     lua_pop(L, 1);
     if (!is_given) return otherwise;
     if (!is_count) luaL_error(L, "%s is not an integer from 0 to %f", name, most);

@@ -10,6 +10,7 @@
 #include "../pool_thread.h"
 #include "../pools.h"
 #include "op.h"
+#include "pack.h"
 #include "pieces.h"
 #include "remote.h"
 #include "server.h"
@@ -153,9 +154,53 @@ static void cancel(fl_op *op)
     give_up((pool_op *)op, "cancelled");
 }
 
+/* The error that the job has raised, when it is a text: only Lua reads others. */
+static fl_slice raised_text(const fl_job *job)
+{
+    fl_unpacker unpacker;
+    fl_slice text;
+    fl_unpacker_init(&unpacker, NULL, fl_slice_of(job->result.bytes.data, job->result.bytes.size));
+    return fl_unpacker_string(&unpacker, &text) ? text : FL_SLICE("an error that is no text");
+}
+
+static bool has_failed(const pool_op *self, fl_op_failure *failure)
+{
+    const fl_job *job = self->job;
+    bool timed_out = self->timed_out || job->outcome == FL_JOB_TIMED_OUT;
+    *failure = (fl_op_failure){.subject = "pool"};
+    failure->text = fl_slice_from_string(fl_pool_options_of(job->pool)->name);
+    switch (timed_out ? FL_JOB_TIMED_OUT : job->outcome) {
+    case FL_JOB_RETURNED:
+    case FL_JOB_CANCELLED: return false;
+    case FL_JOB_TIMED_OUT:
+        failure->code = FL_SLICE("timeout");
+        failure->error = FL_SLICE("it took longer than it may");
+        return true;
+    case FL_JOB_RAISED:
+        failure->code = FL_SLICE("raised");
+        failure->error = raised_text(job);
+        return true;
+    case FL_JOB_OUT_OF_MEMORY:
+        failure->code = FL_SLICE("memory");
+        failure->error = FL_SLICE("it needs more memory than a state of the pool may have");
+        return true;
+    case FL_JOB_EXHAUSTED:
+        failure->code = FL_SLICE("pool_exhausted");
+        failure->error = FL_SLICE("too many threads were retired");
+        return true;
+    case FL_JOB_LOST:
+        failure->code = FL_SLICE("lost");
+        failure->error = fl_slice_from_string(job->text);
+        return true;
+    }
+    return false;
+}
+
 static void close_op(fl_op *op)
 {
     pool_op *self = (pool_op *)op;
+    fl_op_failure failure;
+    if (self->job && fl_op_is_lost(op) && has_failed(self, &failure)) fl_op_tell_lost(op, &failure);
     if (self->piece) fl_piece_free(self->piece);
     if (self->job) fl_job_release(self->job);
     self->piece = NULL;

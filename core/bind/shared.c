@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "../shared.h"
+#include "bind/units.h"
 #include "loan.h"
 #include "lua_buffer.h"
 #include "pack.h"
@@ -82,6 +83,10 @@ static fl_segment *segment_of(lua_State *L)
 
 static fl_shared *self_at_1(lua_State *L)
 {
+    if (lua_type(L, 1) != LUA_TUSERDATA)
+        luaL_error(
+            L, "a dictionary expected, got %s: a method has been called with a dot, not a colon?",
+            luaL_typename(L, 1));
     return luaL_checkudata(L, 1, METATABLE);
 }
 
@@ -89,7 +94,7 @@ static fl_slice key_at(lua_State *L, int index, const fl_shared *self)
 {
     size_t size = 0;
     if (lua_type(L, index) != LUA_TSTRING)
-        luaL_error(L, "shared \"%s\": a key must be a string, got a %s", self->name,
+        luaL_error(L, "shared \"%s\": a key must be a string, got %s", self->name,
                    luaL_typename(L, index));
     const char *key = lua_tolstring(L, index, &size);
     if (size > FL_SHARED_KEY_MOST)
@@ -101,11 +106,11 @@ static fl_slice key_at(lua_State *L, int index, const fl_shared *self)
 static uint64_t ttl_at(lua_State *L, int index, const fl_shared *self, bool is_needed)
 {
     if (!is_needed && lua_isnoneornil(L, index)) return FL_SHARD_FOREVER;
-    double seconds = lua_type(L, index) == LUA_TNUMBER ? lua_tonumber(L, index) : NAN;
+    lua_Number seconds = fl_units_seconds(L, index);
     if (!(seconds > 0 && seconds <= LONGEST))
-        luaL_error(L, "shared \"%s\": a ttl must be a number of seconds above 0, got %s",
+        luaL_error(L, "shared \"%s\": a ttl must be seconds above 0, or a time as \"5m\", got %s",
                    self->name,
-                   lua_isnumber(L, index) ? lua_tostring(L, index) : luaL_typename(L, index));
+                   lua_isstring(L, index) ? lua_tostring(L, index) : luaL_typename(L, index));
     return (uint64_t)ceil(seconds * 1e9);
 }
 

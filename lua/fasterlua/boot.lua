@@ -41,8 +41,9 @@ local boot = {}
 local function run_chunk(chunk, name)
   local self = chunk(name)
   if not app.is_app(self) then
-    local message = "app.lua must return an app (fl.app { … }), it returned %s"
-    error(message:format(self == nil and "nothing" or "a " .. type(self)), 0)
+    local message = "%s must return an app (fl.app { … }), it returned %s"
+    error(message:format(debug.getinfo(chunk, "S").short_src,
+      self == nil and "nothing" or "a " .. type(self)), 0)
   end
   return self
 end

@@ -9,6 +9,7 @@ local argparse = require "argparse"
 local apps = require "fasterlua.apps"
 local environment = require "fasterlua.environment"
 local settings = require "fasterlua.settings"
+local units = require "fasterlua.units"
 
 
 -- Apps that are loaded have their guards installed here too, which send `print` to a log.
@@ -124,7 +125,19 @@ local function print_version(host)
   say(("fasterlua %s%s"):format(host.version, libraries))
 end
 
--- A number within bounds, as argparse wants it.
+-- A time within bounds, as argparse wants it.
+local function seconds_from(least, most)
+  return function(argument)
+    local seconds = units.seconds(argument)
+    if seconds and seconds >= least and seconds <= most then
+      return seconds
+    end
+    return nil, ("expected seconds from %s to %s, or a time as 500ms, got '%s'"):format(least, most,
+      argument)
+  end
+end
+
+-- A number within bounds.
 local function number_from(least, most, is_whole)
   return function(argument)
     local number = argument:find("^[%d.]+$") and tonumber(argument)
@@ -152,14 +165,14 @@ local function add_seeing(parser)
   local top = parser:command("top", "Show what a running server does, live.")
   add_address(top)
   top:option("--interval", "Seconds between two looks (default 1).", 1)
-    :argname("S"):convert(number_from(0.1, 60)):show_default(false)
+    :argname("S"):convert(seconds_from(0.1, 60)):show_default(false)
   top:flag("--once", "Print one screen after one interval; also when stdout is no terminal.")
   add_common(top)
   local profile = parser:command("profile",
     "Show where the Lua of a running server spends its time, as a flame graph.")
   add_address(profile)
   profile:option("--seconds", "How long to look (default 10).", 10)
-    :argname("N"):convert(number_from(0.1, 300)):show_default(false)
+    :argname("N"):convert(seconds_from(0.1, 300)):show_default(false)
   profile:option("--state", "App, and number of the web thread (default: the only app, on the "
     .. "thread that has computed most)."):argname("APP[:THREAD]"):convert(check_state)
   profile:option("--interval", "Milliseconds of processor time between samples (default 4).")

@@ -6,6 +6,7 @@
 -- what it needs, those that nobody else wants are abandoned.
 
 local future = require "fasterlua.future"
+local units = require "fasterlua.units"
 
 local new, settle, fail, done = future.new, future.settle, future.fail, future.done
 local subscribe, unsubscribe = future.subscribe, future.unsubscribe
@@ -229,12 +230,18 @@ local function timed(waiter, child)
 end
 
 --- The same future, but after so many seconds it is cancelled and a Timeout error is raised.
----@param seconds number
+---@param seconds number|string
 ---@param child fasterlua.Future
 ---@return fasterlua.Future
 function combine.timeout(seconds, child)
   if not is_future(child) then
     error(("timeout: a future expected, got %s"):format(type(child)), 2)
+  end
+  local given = seconds
+  seconds = units.seconds(given)
+  if not seconds or not (seconds >= 0 and seconds < 4e9) then
+    error(('timeout: seconds from 0, or a time as "500ms", expected, got %s'):format(
+      tostring(given)), 2)
   end
   local timer = future.sleep(seconds)
   local self = combined { child, timer }

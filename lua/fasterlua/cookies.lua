@@ -4,11 +4,12 @@
 --     -- "theme=dark; Max-Age=86400; Path=/; HttpOnly; SameSite=Lax"
 
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
 
 local cookies = {}
 
 ---@class fasterlua.CookieOptions
----@field max_age? integer seconds to live; 0 deletes the cookie
+---@field max_age? integer|string seconds to live; 0 deletes the cookie
 ---@field expires? integer the Unix time when it ends
 ---@field path? string default "/"
 ---@field domain? string default: this host only
@@ -33,7 +34,9 @@ local function is_attribute_text(value)
 end
 
 local checks = {
-  max_age = is_whole,
+  max_age = function(value)
+    return is_whole(units.seconds(value))
+  end,
   expires = is_whole,
   path = function(value)
     return is_attribute_text(value) and value:sub(1, 1) == "/"
@@ -128,7 +131,7 @@ local function attributes(options, is_secure)
     parts[#parts + 1] = text
   end
   if options.max_age then
-    add(("Max-Age=%d"):format(options.max_age))
+    add(("Max-Age=%d"):format(units.seconds(options.max_age)))
   end
   if options.expires then
     add("Expires=" .. cookies.date(options.expires))

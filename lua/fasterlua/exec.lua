@@ -6,15 +6,16 @@
 local core = require "fasterlua.core.exec"
 local future = require "fasterlua.future"
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
 
 local option_names = { "stdin", "cwd", "env", "timeout" }
-local option_types = { stdin = "string", cwd = "string", env = "table", timeout = "number" }
+local option_types = { stdin = "string", cwd = "string", env = "table" }
 
 ---@class fasterlua.ExecOptions
 ---@field stdin? string what the program reads; default nothing
 ---@field cwd? string the folder it runs in; default the app's
 ---@field env? table<string, string> its environment; default the server's
----@field timeout? number seconds after which it is killed
+---@field timeout? number|string seconds after which it is killed
 
 ---@class fasterlua.ExecResult
 ---@field code integer its exit code
@@ -26,7 +27,9 @@ local option_types = { stdin = "string", cwd = "string", env = "table", timeout 
 
 local function check_arguments(argv)
   if type(argv) ~= "table" or #argv == 0 then
-    error("exec: a list of the program and its arguments expected", 3)
+    local message =
+      'exec: a list of the program and its arguments expected, as { "ls", "-l" }, got %s'
+    error(message:format(type(argv) == "table" and "an empty one" or type(argv)), 3)
   end
   for index, argument in ipairs(argv) do
     if type(argument) ~= "string" or argument:find("\0", 1, true) then
@@ -35,10 +38,20 @@ local function check_arguments(argv)
   end
 end
 
+local function check_timeout(value)
+  local seconds = units.seconds(value)
+  if not seconds or not (seconds > 0 and seconds < 4e9) then
+    error(('exec: option "timeout" must be seconds above 0, or a time as "500ms", got %s'):format(
+      tostring(value)), 4)
+  end
+end
+
 local function check_options(options)
   for option, value in pairs(options) do
     local expected = option_types[option]
-    if not expected then
+    if option == "timeout" then
+      check_timeout(value)
+    elseif not expected then
       local hint = suggest.hint(tostring(option), option_names)
       error(("exec: unknown option %q%s"):format(tostring(option), hint), 3)
     elseif type(value) ~= expected then

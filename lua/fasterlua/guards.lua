@@ -16,6 +16,7 @@ local raw_setmetatable, raw_format, raw_gsub = setmetatable, string.format, stri
 local raw_sort, raw_setlocale = table.sort, os.setlocale
 local raw_output, raw_write, raw_stdout = io.output, io.write, io.stdout
 local debug_setmetatable, debug_getmetatable = debug.setmetatable, debug.getmetatable
+local raw_pairs, raw_ipairs = pairs, ipairs
 local type, select, tostring = type, select, tostring
 
 local guards = {}
@@ -197,6 +198,29 @@ end
 recursion.guards[gsub_guarded] = true
 recursion.guards[sort_guarded] = true
 
+-- A loop over a future that was not awaited would see its fields, or nothing at all.
+
+local function refuse_future(list)
+  local metatable = debug_getmetatable(list)
+  if metatable and rawget(metatable, "__name") == "fasterlua.future" then
+    error("a loop over a future: did you forget await?", 3)
+  end
+end
+
+local function pairs_guarded(list)
+  if type(list) == "table" then
+    refuse_future(list)
+  end
+  return raw_pairs(list)
+end
+
+local function ipairs_guarded(list)
+  if type(list) == "table" then
+    refuse_future(list)
+  end
+  return raw_ipairs(list)
+end
+
 -- Standard output is the server's log.
 
 local function texts(...)
@@ -261,6 +285,7 @@ function guards.install()
   globals.load, globals.loadstring = load_text, load_text
   globals.loadfile, globals.dofile = loadfile_text, dofile_text
   globals.setmetatable, globals.print = setmetatable_guarded, print_to_log
+  globals.pairs, globals.ipairs = pairs_guarded, ipairs_guarded
   rawset(os, "exit", exit)
   rawset(os, "setlocale", setlocale)
   rawset(debug, "sethook", sethook)

@@ -14,6 +14,17 @@ local response = require "fasterlua.response"
 local router = require "fasterlua.router"
 local task = require "fasterlua.task"
 local text = require "fasterlua.core.text"
+local units = require "fasterlua.units"
+
+--- A future that is done after so many seconds.
+---@param seconds number|string
+---@return fasterlua.Future
+local function sleep(seconds)
+  if type(seconds) == "string" then
+    seconds = units.seconds(seconds) or seconds
+  end
+  return future.sleep(seconds)
+end
 
 ---@class fasterlua
 ---@field lock fun(): fasterlua.Semaphore
@@ -48,7 +59,7 @@ local fl = {
   race = combine.race,
   all_settled = combine.all_settled,
   timeout = combine.timeout,
-  sleep = future.sleep,
+  sleep = sleep,
   shield = task.shield,
   detach = task.detach,
   background = task.background,

@@ -14,6 +14,7 @@ local fault = require "fasterlua.http.fault"
 local message = require "fasterlua.mail.message"
 local suggest = require "fasterlua.suggest"
 local task = require "fasterlua.task"
+local units = require "fasterlua.units"
 
 local mail = {}
 
@@ -32,8 +33,8 @@ local USE_TLS = { [false] = 0, optional = 1, required = 3 } -- CURLUSESSL_…
 ---@field html? string
 ---@field attachments? fasterlua.MailAttachment[]
 ---@field headers? table<string, string>
----@field timeout? number seconds in all; default 30
----@field connect_timeout? number seconds until the server takes mail; default 10
+---@field timeout? number|string seconds in all; default 30
+---@field connect_timeout? number|string seconds until the server takes mail; default 10
 ---@field starttls? "required"|"optional"|false default "required" on port 587 and where there is a
 ---  password, else "optional"
 ---@field verify? boolean whether the server's certificate is verified; default true
@@ -43,7 +44,8 @@ local types = {
   server = "string", username = "string", password = "string", from = "string",
   to = "string or table", cc = "string or table", bcc = "string or table", subject = "string",
   text = "string", html = "string", attachments = "table", headers = "table",
-  timeout = "number", connect_timeout = "number", starttls = "string or boolean",
+  timeout = "number or string", connect_timeout = "number or string",
+  starttls = "string or boolean",
   verify = "boolean", ca = "string",
 }
 local names = {}
@@ -52,14 +54,22 @@ for name in pairs(types) do
 end
 table.sort(names)
 
+local times = { timeout = true, connect_timeout = true }
+
+local function is_time(value)
+  local seconds = units.seconds(value)
+  return seconds ~= nil and seconds > 0 and seconds <= 1e6
+end
+
 local function check_option(name, value)
   if not types[name] then
     local hint = suggest.hint(tostring(name), names)
     error(("mail: unknown option %q%s"):format(tostring(name), hint), 0)
   elseif not types[name]:find(type(value), 1, true) then
     error(("mail: option %q must be a %s, got %s"):format(name, types[name], type(value)), 0)
-  elseif type(value) == "number" and not (value > 0 and value <= 1e6) then
-    error(("mail: option %q must be seconds above 0, got %s"):format(name, tostring(value)), 0)
+  elseif times[name] and not is_time(value) then
+    error(('mail: option %q must be seconds above 0, or a time as "500ms", got %s'):format(name,
+      tostring(value)), 0)
   end
 end
 
@@ -100,7 +110,8 @@ local function run(options, built)
   local connection = exchange.open({
     is_mail = true, url = parts.url, username = options.username or parts.user,
     password = options.password or parts.password, use_tls = USE_TLS[starttls(options, parts)],
-    timeout = options.timeout or 30, connect_timeout = options.connect_timeout or 10,
+    timeout = units.seconds(options.timeout or 30),
+    connect_timeout = units.seconds(options.connect_timeout or 10),
     max_body = 0, insecure = options.verify == false, ca = options.ca,
   }, parts.url, "mail")
   failure.finally(exchange.release, connection, dialogue.run, connection, built)

@@ -27,12 +27,12 @@ local pool = {}
 ---@field name string
 ---@field size? integer threads; default one per usable CPU
 ---@field queue? integer jobs that may wait; one more raises `queue_full`
----@field timeout? number seconds that a job may take, waiting included; 0 for none
+---@field timeout? number|string seconds that a job may take, waiting included; 0 for none
 ---@field max_memory? integer|string of a state's Lua heap, "64MB"
 ---@field isolation? "thread"|"process" where jobs run; default "thread"
 ---@field recycle_after? integer jobs after which a state, or a process, is made anew
 ---@field retire_rate? integer threads replaced in a window because their job could not be stopped
----@field retire_window? number seconds; default 60
+---@field retire_window? number|string seconds; default 60
 
 ---@class fasterlua.Pool
 ---@field name string
@@ -52,7 +52,8 @@ local function is_count(value)
 end
 
 local function is_seconds(value)
-  return type(value) == "number" and value >= 0 and value < 4e9
+  local seconds = units.seconds(value)
+  return seconds ~= nil and seconds >= 0 and seconds < 4e9
 end
 
 -- What each option must be: a check, and its words.
@@ -62,14 +63,14 @@ local options_known = {
   size = { function(value) return is_count(value) and value <= 1024 end,
     "an integer from 1 to 1024" },
   queue = { is_count, "an integer from 1" },
-  timeout = { is_seconds, "seconds, 0 for none" },
+  timeout = { is_seconds, 'seconds, or a time as "500ms"; 0 for none' },
   max_memory = { function(value) return units.bytes(value) ~= nil end,
     'bytes, or a size as "64MB"' },
   isolation = { function(value) return value == "thread" or value == "process" end,
     '"thread" or "process"' },
   recycle_after = { is_count, "an integer from 1" },
   retire_rate = { is_count, "an integer from 1" },
-  retire_window = { is_seconds, "seconds" },
+  retire_window = { is_seconds, 'seconds, or a time as "500ms"' },
 }
 
 local option_names = {}
@@ -110,11 +111,11 @@ function pool.new(options)
     name = options.name,
     size = options.size,
     queue = options.queue,
-    timeout = options.timeout,
+    timeout = options.timeout and units.seconds(options.timeout),
     max_memory = options.max_memory and units.bytes(options.max_memory),
     recycle_after = options.recycle_after,
     retire_rate = options.retire_rate,
-    retire_window = options.retire_window,
+    retire_window = options.retire_window and units.seconds(options.retire_window),
     process = options.isolation == "process",
   })
   if not ok then
@@ -159,16 +160,17 @@ function methods:run(fn, ...)
 end
 
 --- The same, with a time limit of its own.
----@param seconds number
+---@param seconds number|string
 ---@param fn function|string
 ---@param ... any
 ---@return fasterlua.Future
 function methods:run_within(seconds, fn, ...)
   check_job(fn)
   if not is_seconds(seconds) then
-    error(("run_within: seconds, 0 for none, expected, got %s"):format(tostring(seconds)), 2)
+    error(('run_within: seconds, or a time as "500ms", expected; 0 for none; got %s'):format(
+      tostring(seconds)), 2)
   end
-  return sent(run(self._number, "call", seconds, fn, ...))
+  return sent(run(self._number, "call", units.seconds(seconds), fn, ...))
 end
 
 ---@class fasterlua.MapOptions

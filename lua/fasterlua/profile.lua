@@ -76,7 +76,8 @@ function profile.take(address, order)
   if status == 200 then
     return profile.parse(body)
   elseif not status then
-    return nil, ("no answer at %s: %s"):format(address, body)
+    return nil, ("no answer at %s: %s\nIs that the address of `fasterlua serve --admin ADDRESS`?")
+      :format(address, body)
   end
   return nil, body ~= "" and body or ("the answer has status %d"):format(status)
 end

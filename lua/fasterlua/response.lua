@@ -414,7 +414,8 @@ local function check_value(value)
   if name == "fasterlua.future" then
     error("the handler returned a future: did you forget await?", 0)
   elseif type(value) ~= "table" and type(value) ~= "userdata" and type(value) ~= "cdata" then
-    error(("the handler returned a %s"):format(type(value)), 0)
+    error(("the handler returned a %s%s"):format(type(value),
+      type(value) == "function" and ": was it to be called?" or ""), 0)
   end
 end
 

@@ -36,7 +36,7 @@ local schedule = {}
 ---@class fasterlua.JobOptions
 ---@field name? string in the log, and what makes it the same job after a reload
 ---@field overlap? boolean a run begins though the previous one still goes on
----@field timeout? number seconds after which a run is cancelled
+---@field timeout? number|string seconds after which a run is cancelled
 
 ---@class fasterlua.Job
 ---@field name string
@@ -48,18 +48,25 @@ local schedule = {}
 ---@field due number when it runs next, by its own clock
 
 local option_names = { "name", "overlap", "timeout" }
-local option_types = { name = "string", overlap = "boolean", timeout = "number" }
+local option_types = { name = "string", overlap = "boolean" }
+
+local function check_timeout(label, value)
+  local seconds = units.seconds(value)
+  if not seconds or not (seconds > 0 and seconds < 4e9) then
+    error(('%s: option "timeout" must be above 0, in seconds or as "5m", got %s'):format(label,
+      tostring(value)), 6)
+  end
+end
 
 local function check_options(label, options)
   suggest.check_options(label, options, option_names, 5)
   for option, value in pairs(options) do
-    if type(value) ~= option_types[option] then
+    if option == "timeout" then
+      check_timeout(label, value)
+    elseif type(value) ~= option_types[option] then
       error(("%s: option %q must be a %s, got %s"):format(label, option, option_types[option],
         tostring(value)), 5)
     end
-  end
-  if options.timeout and options.timeout <= 0 then
-    error(("%s: option \"timeout\" must be above 0, got %s"):format(label, options.timeout), 5)
   end
   if options.name and (options.name == "" or #options.name > NAME_MOST) then
     error(("%s: option \"name\" must have 1 to %d bytes"):format(label, NAME_MOST), 5)

@@ -114,17 +114,17 @@ function shared.open(name, options)
   return result
 end
 
-local function is_above_0(value)
-  return type(value) == "number" and value > 0
+local function is_time(value)
+  local seconds = units.seconds(value)
+  return seconds ~= nil and seconds > 0
 end
 
 local function check(self, name, key, ttl, is_needed)
   if type(key) ~= "string" then
-    error(("shared %q: %s: a key must be a string, got a %s"):format(self:name(), name, type(key)),
-      3)
+    error(("shared %q: %s: a key must be a string, got %s"):format(self:name(), name, type(key)), 3)
   end
-  if (ttl ~= nil or is_needed) and not is_above_0(ttl) then
-    local message = "shared %q: %s: a ttl must be a number of seconds above 0, got %s"
+  if (ttl ~= nil or is_needed) and not is_time(ttl) then
+    local message = "shared %q: %s: a ttl must be seconds above 0, or a time as \"5m\", got %s"
     error(message:format(self:name(), name, tostring(ttl)), 3)
   end
 end
@@ -172,7 +172,7 @@ end
 --- caller gets the error and one of those that wait runs fn in its turn; likewise when the caller's
 --- request ends, its state is given up or its process dies. nil is returned and not kept.
 ---@param key string
----@param ttl? number seconds
+---@param ttl? number|string seconds
 ---@param fn fun(...): any
 ---@param ... any its arguments
 ---@return fasterlua.Future
@@ -222,22 +222,23 @@ local function wait_of(self, options)
       error(("shared %q: lock: unknown option %q%s"):format(self:name(), tostring(option), hint), 3)
     end
   end
-  local wait = options and options.wait or math.huge
-  if wait ~= 0 and not is_above_0(wait) then
-    error(("shared %q: lock: wait must be a number of seconds from 0, got %s"):format(self:name(),
-      tostring(wait)), 3)
+  local given = options and options.wait or math.huge
+  local wait = units.seconds(given)
+  if not wait or wait ~= wait or wait < 0 then
+    error(("shared %q: lock: wait must be seconds from 0, or a time as \"5m\", got %s"):format(
+      self:name(), tostring(given)), 3)
   end
   return wait
 end
 
 ---@class fasterlua.LockOptions
----@field wait? number seconds after which the future is done with nil; for ever by default
+---@field wait? number|string seconds after which the future is done with nil; for ever by default
 
 --- A future of a lease: nobody else among all states and processes has one of this key until it is
 --- released, its ttl is over, the request or job in which it was taken has ended, or its state is
 --- given up.
 ---@param key string apart from the keys of values
----@param ttl number seconds
+---@param ttl number|string seconds
 ---@param options? fasterlua.LockOptions
 ---@return fasterlua.Future
 function methods:lock(key, ttl, options)
@@ -256,7 +257,7 @@ end
 
 --- Locks, calls fn, releases; returns what fn returns or raises its error.
 ---@param key string
----@param ttl number seconds that fn has before others may go in
+---@param ttl number|string seconds that fn has before others may go in
 ---@param fn fun(...): any ...
 ---@param ... any its arguments
 ---@return any ...

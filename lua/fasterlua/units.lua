@@ -1,4 +1,4 @@
--- Sizes and times as people write them.
+-- Sizes and times as people write them: in settings, options and calls alike.
 --
 --     units.bytes "64KB" -- 65536
 --     units.seconds "500ms" -- 0.5
@@ -15,6 +15,7 @@ local sizes = {
   { "", 1, "b", "" },
 }
 local times = {
+  { "d", units.DAY, "d" },
   { "h", units.HOUR, "h" },
   { "m", units.MINUTE, "m", "min" },
   { "s", 1, "s", "" },

@@ -66,7 +66,7 @@ end, function(get_server)
         return problem_of(function()
           methods.all(setmetatable({}, getmetatable(db)), "select 1")
         end).message]]
-      assert.matches("fasterlua.db", message)
+      assert.matches("a database expected, got table", message)
       assert.matches("fasterlua.op", run [[
         local op = db:value("select 1")._op
         local fake = db:value "select 1"
@@ -239,6 +239,13 @@ end, function(get_server)
         end, db)) end)
         return { err.kind, err.code, err.message, err.sql }]])
     end)
+  end)
+
+  it("says where a method was called with a dot", function()
+    assert.matches("test:%d+: a database expected, got string: a method has been called with a dot",
+      run [[
+        local _, problem = pcall(function() local f = db.all("select 1") return f end)
+        return tostring(problem)]])
   end)
 
   describe("a failure that nobody awaits", function()

@@ -643,7 +643,7 @@ support.describe_server("fl.http", {
       assert.matches('header "Content%-Length" is the client\'s own',
         message { url = "/head", headers = { ["Content-Length"] = "7" } })
       assert.matches('"method" must be a method', message { url = "/head", method = "GET / X" })
-      assert.matches('app.lua:%d+: .*option "timeout" must be a number of seconds',
+      assert.matches('app.lua:%d+: .*option "timeout" must be seconds above 0',
         message { url = "/head", timeout = -1 })
       assert.matches('unknown option "time_out": did you mean "timeout"%?',
         message { url = "/head", time_out = 1 })

@@ -818,6 +818,24 @@ describe_with("fl.redis when its server is away", {}, nil, function(run_code, ge
     assert.equal("v", run_code [[ return await(r:get("k")) ]])
   end)
 
+  it("logs the loss of a connection, that there is none, and that there is one again", function()
+    local from = #get_server():log()
+    local function is_logged(text)
+      return support.process.poll(function()
+        return get_server():log():sub(from + 1):match(text)
+      end, 5 * slowdown)
+    end
+    run_code [[ await(r:set("k", "v")) ]]
+    get_redis():kill()
+    assert.is_truthy(is_logged "redis [^ ]+: connection lost: ")
+    run_code [[ problem(await, fl.redis(url, { connect_timeout = 0.2 }):get("k")) ]]
+    assert.is_truthy(is_logged "redis [^ ]+: cannot connect: ")
+    get_redis():start()
+    run_code [[ await(fl.redis(url, { connect_timeout = 9 }):get("k")) ]]
+    run_code [[ await(fl.redis(url, { connect_timeout = 0.2 }):get("k")) ]]
+    assert.is_truthy(is_logged "redis [^ ]+: connected again")
+  end)
+
   it("neither hangs nor gives a wrong reply while it is restarted under load", function()
     local client = get_server():connect()
     local code = [[

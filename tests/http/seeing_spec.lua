@@ -257,7 +257,7 @@ describe("top", function()
     assert.matches("no address: start the server with `fasterlua serve %-%-admin ADDRESS`", output)
     status, output = support.command { "top", "--interval", "0" }
     assert.equal(2, status.code)
-    assert.matches("expected a number from 0.1 to 60, got '0'", output)
+    assert.matches("expected seconds from 0.1 to 60, or a time as 500ms, got '0'", output)
   end)
 
   it("goes on while the server is replaced, and says so", function()
@@ -397,7 +397,7 @@ support.describe_server("a profile",
       assert.matches('no app "other" here, but fasterlua%-test', answer.body)
       local status, output = support.command { "profile", "a:1", "--seconds", "1000" }
       assert.equal(2, status.code)
-      assert.matches("expected a number from 0.1 to 300, got '1000'", output)
+      assert.matches("expected seconds from 0.1 to 300, or a time as 500ms, got '1000'", output)
     end)
 
     it("is no page's to ask for", function()

@@ -20,6 +20,19 @@ describe("the guards", function()
     return message
   end
 
+  it("refuse loops over a future, and let others through", function()
+    local future = require("fasterlua.future").new()
+    for _, loop in ipairs { pairs, ipairs } do
+      local message = message_of(function() loop(future) end)
+      assert.matches("guards_spec.lua:%d+: a loop over a future: did you forget await%?", message)
+      assert.matches("table expected", message_of(loop, 5))
+    end
+    local seen = {}
+    for key, value in pairs(setmetatable({ a = 1 }, { __name = "rows" })) do seen[key] = value end
+    for index, value in ipairs { "x", "y" } do seen[index] = value end
+    assert.same({ "x", "y", a = 1 }, seen)
+  end)
+
   it("load text only", function()
     local bytecode = string.dump(function() return 1 end)
     assert.is_nil((load(bytecode)))

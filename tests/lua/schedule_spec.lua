@@ -46,7 +46,8 @@ describe("a schedule", function()
     says('unknown option "overlaps": did you mean "overlap"?', "every", 5, nothing,
       { overlaps = true })
     says('option "overlap" must be a boolean, got 1', "every", 5, nothing, { overlap = 1 })
-    says('option "timeout" must be above 0, got 0', "every", 5, nothing, { timeout = 0 })
+    says('option "timeout" must be above 0, in seconds or as "5m", got 0', "every", 5, nothing,
+      { timeout = 0 })
     says('option "name" must have 1 to 100 bytes', "every", 5, nothing, { name = "" })
   end)
 

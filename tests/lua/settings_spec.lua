@@ -179,7 +179,7 @@ describe("a value is refused", function()
   it("naming a conf file and the setting", function()
     local conf = write 'return { keep_alive = "soon" }'
     assert.equal(conf .. ': keep_alive: "soon" is not valid: expected a time in seconds, or as in '
-      .. '"500ms" or "10s", from 0 to "24h"', message_of(merge, { conf = conf }))
+      .. '"500ms" or "10s", from 0 to "1d"', message_of(merge, { conf = conf }))
   end)
 
   it("naming the variable", function()

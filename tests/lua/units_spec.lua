@@ -15,7 +15,7 @@ describe("units", function()
 
   it("reads times", function()
     local times = { ["1"] = 1, ["0.25"] = 0.25, ["10s"] = 10, ["10 S"] = 10, ["500ms"] = 0.5,
-      ["2m"] = 120, ["2min"] = 120, ["1.5h"] = 5400 }
+      ["2m"] = 120, ["2min"] = 120, ["1.5h"] = 5400, ["2d"] = 172800 }
     for text, seconds in pairs(times) do
       assert.equal(seconds, units.seconds(text), text)
     end
@@ -41,6 +41,7 @@ describe("units", function()
     assert.equal("0", units.format_bytes(0))
     assert.equal('"1h"', units.format_seconds(3600))
     assert.equal('"90m"', units.format_seconds(5400))
+    assert.equal('"7d"', units.format_seconds(604800))
     assert.equal('"10s"', units.format_seconds(10))
     assert.equal('"250ms"', units.format_seconds(0.25))
     assert.equal("0.0001", units.format_seconds(0.0001))

@@ -503,6 +503,7 @@ local function describe_faults(d, get_database)
             await(gather(list))
             return wrong]])
         end
+        assert.is_truthy(get_server():wait_log(": connection lost: "))
       end)
 
       it("while idle is noticed by a transaction, too", function()
@@ -885,7 +886,8 @@ local function describe_absence(d, get_database)
       assert.equal(503, response.status)
       assert.is_string(response.headers["retry-after"])
       assert.is_true(took < 1 + 0.3 * slowdown, took) -- connect_timeout
-      server:wait_log("cannot connect to ")
+      assert.is_truthy(server:wait_log(": cannot connect: "))
+      assert.is_truthy(server:wait_log(": connected again"))
       assert.is_true(well < 1 * slowdown, well)
     end)
 

@@ -240,6 +240,14 @@ void fl_mariadb_serve(fl_mariadb *self)
     tell(self);
 }
 
+static void tell_away(fl_mariadb *self)
+{
+    if (self->is_told || !is_away(self)) return;
+    self->is_told = true;
+    fl_log_printf(self->db.state->thread->log, FL_LOG_WARN, "%s: cannot connect: %s", self->db.name,
+                  self->fault.message);
+}
+
 /* Several attempts that fail together count as one. */
 void fl_mariadb_failed(fl_mariadb *self, const fl_mariadb_fault *fault)
 {
@@ -249,6 +257,7 @@ void fl_mariadb_failed(fl_mariadb *self, const fl_mariadb_fault *fault)
     if (fl_mariadb_fault_is_refusal(fault)) pause = REFUSED_PAUSE;
     self->fault = *fault;
     if (!fl_deadline_started(&self->again)) self->failures++;
+    tell_away(self);
     pause_connecting(self, pause);
     if (is_refused(self)) refuse_waiting(self);
     watch_line(self);
@@ -256,6 +265,10 @@ void fl_mariadb_failed(fl_mariadb *self, const fl_mariadb_fault *fault)
 
 void fl_mariadb_connected(fl_mariadb *self)
 {
+    if (self->is_told)
+        fl_log_printf(self->db.state->thread->log, FL_LOG_INFO, "%s: connected again",
+                      self->db.name);
+    self->is_told = false;
     self->failures = 0;
     fl_deadline_stop(&self->again);
     watch_line(self);

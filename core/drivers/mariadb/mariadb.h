@@ -48,6 +48,7 @@ struct fl_mariadb {
     uint64_t sessions;
     unsigned failures;      /* to connect, one after the other */
     fl_mariadb_fault fault; /* the last of them */
+    bool is_told;           /* the log says that it cannot be reached */
     fl_deadline again;      /* when to try the next */
     fl_deadline expiry;     /* of the first in line */
     fl_mariadb_killer killer;

@@ -4,6 +4,9 @@
 #include <mysqld_error.h>
 #include <stdlib.h>
 
+#include "state.h"
+#include "thread.h"
+
 #define TRIES 3                 /* of a query whose connection was lost before it was sent */
 #define LARGE ((size_t)1 << 20) /* bytes of arguments that not every server takes */
 
@@ -90,6 +93,8 @@ bool fl_mariadb_lose(fl_mariadb_link *self, const fl_mariadb_fault *fault)
     }
     if (query) query->link = NULL;
     db->db.reconnects++;
+    fl_log_printf(db->db.state->thread->log, FL_LOG_INFO, "%s: connection lost: %s", db->db.name,
+                  fault->message);
     fl_mariadb_link_close(self);
     if (again) {
         send_again(db, query);

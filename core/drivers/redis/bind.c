@@ -98,7 +98,11 @@ static void cancel_command(fl_op *op)
 static void close_command(fl_op *op)
 {
     command_op *self = (command_op *)op;
-    if (self->command) fl_redis_command_free(self->command);
+    fl_op_failure failure;
+    if (!self->command) return;
+    if (fl_op_is_lost(op) && fl_redis_result_failed(self->command, self->answer, &failure))
+        fl_op_tell_lost(op, &failure);
+    fl_redis_command_free(self->command);
     self->command = NULL;
 }
 

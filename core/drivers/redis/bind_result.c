@@ -1,6 +1,7 @@
 #include "bind_result.h"
 
 #include <lauxlib.h>
+#include <string.h>
 
 #include "arguments.h"
 #include "json.h"
@@ -123,4 +124,46 @@ int fl_redis_result_push(lua_State *L, const fl_redis_command *command, fl_redis
     case FL_REDIS_TRANSACTION: break;
     }
     return push_transaction(L, command);
+}
+
+/* The first error among so many records; NULL: none. */
+static const char *first_error(const char *record, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (fl_redis_reply_is_error(record)) return record;
+        record = fl_redis_reply_skip(record);
+    }
+    return NULL;
+}
+
+static const char *error_of(const fl_redis_command *command, fl_redis_answer answer)
+{
+    const char *record = command->reply.data;
+    if (answer == FL_REDIS_PIPELINE_WITH_ERRORS) return NULL;
+    const char *error = first_error(record, command->replies);
+    if (error || answer != FL_REDIS_TRANSACTION) return error;
+    size_t count;
+    for (size_t i = 1; i < command->replies; i++) record = fl_redis_reply_skip(record);
+    if (!fl_redis_reply_is_list(record, &count)) return NULL;
+    return first_error(fl_redis_reply_elements(record), count);
+}
+
+/* "WRONGTYPE Operation …" */
+static fl_slice first_word(fl_slice text)
+{
+    const char *end = memchr(text.data, ' ', text.size);
+    return end ? fl_slice_of(text.data, (size_t)(end - text.data)) : text;
+}
+
+bool fl_redis_result_failed(const fl_redis_command *command, fl_redis_answer answer,
+                            fl_op_failure *failure)
+{
+    const char *next, *error = command->code ? NULL : error_of(command, answer);
+    if (!command->code && !error) return false;
+    failure->error = error ? fl_redis_reply_text(error) : fl_slice_from_string(command->problem);
+    failure->code = command->code && command->code[0] ? fl_slice_from_string(command->code)
+                                                      : first_word(failure->error);
+    failure->subject = "command";
+    failure->text = fl_redis_arguments_name(command->bytes.data, &next);
+    return true;
 }

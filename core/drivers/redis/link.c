@@ -31,6 +31,7 @@ struct fl_redis_link {
     bool is_ready; /* the line is up, and the greeting over */
     bool is_subscriber, pinned, lost_while_pinned, read_again;
     bool is_fresh; /* the first reply is to come */
+    bool is_told;  /* the log says that there is no connection */
 };
 
 static fl_thread *thread_of(const fl_redis_link *link)
@@ -107,10 +108,31 @@ static void drop_silent(fl_redis_link *link)
     }
 }
 
+static void log_loss(fl_redis_link *link)
+{
+    fl_log *log = thread_of(link)->log;
+    const char *label = link->target->label, *problem = link->line.problem;
+    if (link->is_ready) {
+        fl_log_printf(log, FL_LOG_INFO, "redis %s: connection lost: %s", label, problem);
+    } else if (!link->is_told) {
+        link->is_told = true;
+        fl_log_printf(log, FL_LOG_WARN, "redis %s: cannot connect: %s", label, problem);
+    }
+}
+
+static void log_return(fl_redis_link *link)
+{
+    if (link->is_told)
+        fl_log_printf(thread_of(link)->log, FL_LOG_INFO, "redis %s: connected again",
+                      link->target->label);
+    link->is_told = false;
+}
+
 static void lose(fl_redis_link *link, const char *problem)
 {
     bool was_ready = link->is_ready;
     fl_redis_line_note(&link->line, problem);
+    log_loss(link);
     let_connection_go(link);
     settle_sent(link);
     if (link->pinned && was_ready) {
@@ -195,6 +217,7 @@ static void write_turn(fl_redis_link *link)
 static void be_ready(fl_redis_link *link)
 {
     fl_redis_line_settle(&link->line);
+    log_return(link);
     link->is_ready = true;
     link->is_fresh = true;
     link->connects++;

@@ -4,6 +4,7 @@
 
 local loader = require "fasterlua.core.driver"
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
 
 local driver = {}
 
@@ -30,17 +31,21 @@ function driver.load()
   return core
 end
 
-local function check_limit(name, value)
+local function read_limit(name, value)
   if not limits[name] then
     local hint = suggest.hint(tostring(name), limit_names)
     error(("http.limits: unknown option %q%s"):format(tostring(name), hint), 3)
   end
   local least = name == "max_transfers" and 1 or 0
-  local is_number = type(value) == "number" and value >= least and value <= 1000000
-  if not is_number or value % 1 ~= 0 and name ~= "keep_idle" then
-    error(("http.limits: option %q must be a %snumber from %d, got %s"):format(name,
-      name == "keep_idle" and "" or "whole ", least, tostring(value)), 3)
+  local is_time = name == "keep_idle"
+  local read = is_time and units.seconds(value) or value
+  local is_number = type(read) == "number" and read >= least and read <= 1000000
+  if not is_number or read % 1 ~= 0 and not is_time then
+    error(("http.limits: option %q must be %s, got %s"):format(name,
+      is_time and 'seconds from 0, or a time as "500ms"'
+        or ("a whole number from %d"):format(least), tostring(value)), 3)
   end
+  return read
 end
 
 ---@class fasterlua.HttpLimits
@@ -48,7 +53,7 @@ end
 ---@field max_waiting? integer that wait for their turn; default 1000, beyond which is an error
 ---@field max_connections? integer at once; default 0: as many as there are transfers
 ---@field max_host_connections? integer to one host; default 0: the same
----@field keep_idle? number seconds that connections are kept when nothing is sent; default 60
+---@field keep_idle? number|string seconds that connections are kept unused; default 60
 
 --- Sets how much this state sends at once.
 ---@param options fasterlua.HttpLimits
@@ -56,10 +61,11 @@ function driver.limits(options)
   if type(options) ~= "table" then
     error(("http.limits: a table expected, got %s"):format(type(options)), 2)
   end
+  local read = {}
   for name, value in pairs(options) do
-    check_limit(name, value)
+    read[name] = read_limit(name, value)
   end
-  for name, value in pairs(options) do
+  for name, value in pairs(read) do
     limits[name] = value
   end
   if core then

@@ -28,7 +28,8 @@ local function parse(address, base)
   local parts, why = driver.load().url(address, base)
   if not parts then
     -- what cannot be parsed may have credentials in it: it is not shown
-    error(fault.new("url", why .. (base and " in a redirect of " .. base or "")), 0)
+    error(fault.new("url", ("%s%s: a URL as http://host:8000/path expected"):format(why,
+      base and " in a redirect of " .. base or "")), 0)
   elseif parts.scheme ~= "http" and parts.scheme ~= "https" then
     error(fault.new("url", ("a URL of http or https expected, got one of %s"):format(
       parts.scheme), parts.url), 0)

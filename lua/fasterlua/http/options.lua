@@ -6,6 +6,7 @@
 local digest = require "fasterlua.digest"
 local json = require "fasterlua.json"
 local suggest = require "fasterlua.suggest"
+local units = require "fasterlua.units"
 local url = require "fasterlua.url"
 
 local options = {}
@@ -21,13 +22,13 @@ local VERSION = require("fasterlua.core.task").VERSION
 ---@field body? string|function|table the body; an iterator, or { iterator, state, … }, is streamed
 ---@field body_size? integer bytes of a streamed body; default unknown: sent in chunks
 ---@field stream? boolean the response's body is read by `response:chunks()`
----@field timeout? number|false seconds in all; default 30
----@field connect_timeout? number|false seconds until connected; default 1
----@field idle_timeout? number|false seconds without a byte; default false
+---@field timeout? number|string|false seconds in all; default 30
+---@field connect_timeout? number|string|false seconds until connected; default 1
+---@field idle_timeout? number|string|false seconds without a byte; default false
 ---@field redirects? integer followed; default 5, 0: none
 ---@field retries? integer after the first attempt; default 0
 ---@field retry? "idempotent"|"always" which methods are retried
----@field max_body? integer bytes of a body that is not streamed; default 10 MB
+---@field max_body? integer|string bytes of a body that is not streamed; default 10 MB
 ---@field basic? string[] user, password
 ---@field bearer? string a token
 ---@field proxy? string URL of a proxy
@@ -59,11 +60,16 @@ local function is_boolean(value)
 end
 
 local function is_duration(value)
-  return value == false or type(value) == "number" and value > 0 and value <= 1e6
+  local seconds = units.seconds(value)
+  return value == false or seconds ~= nil and seconds > 0 and seconds <= 1e6
 end
 
 local function is_count(value)
   return type(value) == "number" and value >= 0 and value % 1 == 0 and value <= 2 ^ 53
+end
+
+local function is_size(value)
+  return is_count(units.bytes(value))
 end
 
 local function is_few(value)
@@ -99,7 +105,7 @@ local function is_method(value)
   return type(value) == "string" and value:find "^[%w!#$%%&'*+.^_`|~-]+$" ~= nil
 end
 
-local SECONDS = "a number of seconds above 0, or false"
+local SECONDS = 'seconds above 0, a time as "500ms", or false'
 
 -- How a value is checked, and what it must be.
 local known = {
@@ -116,7 +122,7 @@ local known = {
   redirects = { is_few, "a whole number from 0 to 100" },
   retries = { is_few, "a whole number from 0 to 100" },
   retry = { one_of("idempotent", "always"), '"idempotent" or "always"' },
-  max_body = { is_count, "a whole number from 0" },
+  max_body = { is_size, 'a number of bytes, or a size as "10MB"' },
   basic = { is_pair, "{ user, password }, the user without a colon" },
   bearer = { is_token, "a token without spaces" },
   proxy = { is_text, "a URL" },
@@ -262,12 +268,19 @@ local defaults = {
   retry = "idempotent", max_body = 10 * MB, verify = true, http2 = true, stream = false,
 }
 
+-- Those that may be texts.
+local readers = { timeout = units.seconds, connect_timeout = units.seconds,
+  idle_timeout = units.seconds, max_body = units.bytes }
+
 local function merged(base, given)
   local all = {}
   for _, layer in ipairs { defaults, base or {}, given } do
     for name, value in pairs(layer) do
       all[name] = value
     end
+  end
+  for name, read in pairs(readers) do
+    all[name] = all[name] and read(all[name])
   end
   if given.basic then
     all.bearer = nil

@@ -1,0 +1,92 @@
+-- What fails and nobody awaits: it is logged when the collector finds it.
+
+local support = require "support"
+
+local app = [[
+local fl = require "fasterlua"
+local await = fl.await
+local app = fl.app { title = "lost" }
+
+app:on_start(function() -- libuv's pipe for signals, and threads that stay
+  await(fl.exec { "true" })
+  await(fl.run_in_state(tostring, 1))
+  await(fl.gather(fl.run_in_state(tostring, 1), fl.run_in_state(tostring, 1)))
+  await(fl.state_pool { name = "lost", size = 1 }:run(tostring, 1))
+end)
+
+local chunks = {}
+app:post("/run", function(req)
+  local text = req:text()
+  chunks[text] = chunks[text] or assert(load("local fl, await = ... " .. text, "=test", "t"))
+  return { value = chunks[text](fl, await) }
+end)
+return app
+]]
+
+support.describe_server("What nobody awaits", {
+  app = app, settings = { threads = 1, cpu_states = 1 },
+}, function(get_server)
+  local function run(code)
+    local response = get_server():post("/run", code)
+    assert.equal(200, response.status, response.body)
+  end
+
+  local function lost()
+    return select(2, get_server():log():gsub("that nobody awaited has failed: was await", ""))
+  end
+
+  -- Logged, once, though the collector has come thrice.
+  local function is_told(code, line)
+    local before = lost()
+    run(code .. " await(fl.sleep(0.1))")
+    for _ = 1, 3 do
+      run "collectgarbage() collectgarbage()"
+    end
+    assert.is_truthy(get_server():wait_log(line), get_server():log())
+    assert.equal(before + 1, lost())
+  end
+
+  it("is told of a file, with its path", function()
+    is_told('fl.fs.read "missing.txt"', "fs.read that nobody awaited has failed: was await "
+      .. 'forgotten%?  app=[^\n]*code=ENOENT error="no such file or directory" '
+      .. "path=[^\n]*missing.txt")
+  end)
+
+  it("is told of a program, with its name", function()
+    is_told('fl.exec { "no-such-program" }', "exec that nobody awaited has failed[^\n]*"
+      .. "code=ENOENT[^\n]*program=no%-such%-program")
+  end)
+
+  it("is told of a job, with what it has raised and its pool", function()
+    is_told('fl.run_in_state(function() error("it broke", 0) end)',
+      'a job that nobody awaited has failed[^\n]*code=raised error="it broke" pool=cpu')
+    is_told('fl.run_in_state(function() error {} end)',
+      'a job that nobody awaited has failed[^\n]*error="an error that is no text"')
+  end)
+
+  it("is told of a job whose time was over", function()
+    is_told([[fl.state_pool { name = "lost", size = 1 }:run_within("20ms", function()
+      local own = require "fasterlua"
+      own.await(own.sleep(5))
+    end)]], 'a job that nobody awaited has failed[^\n]*code=timeout[^\n]*pool=lost')
+  end)
+
+  it("is nothing where it was awaited, cancelled or well", function()
+    local before = lost()
+    run [[
+      pcall(await, fl.fs.read "missing.txt")
+      pcall(await, fl.exec { "no-such-program" })
+      pcall(await, fl.run_in_state(error, "it broke"))
+      await(fl.all_settled(fl.fs.read "missing.txt", fl.run_in_state(error, "it broke")))
+      fl.fs.read("missing.txt"):cancel()
+      fl.run_in_state(error, "it broke"):cancel()
+      fl.fs.exists "missing.txt"
+      fl.exec { "false" }
+      fl.run_in_state(tostring, 1)
+      await(fl.sleep(0.1))]]
+    for _ = 1, 3 do
+      run "collectgarbage() collectgarbage()"
+    end
+    assert.equal(before, lost(), get_server():log())
+  end)
+end)
