@@ -10,8 +10,8 @@
 -- The environment is production unless --environment or FASTERLUA_ENVIRONMENT says otherwise.
 --
 -- A conf file is Lua that returns a table like this one, with only the settings it changes; it sees
--- no globals. Sizes are bytes or "64KB", "1MB", "2GB" (KB = 1024 bytes). Times
--- are seconds or "500ms", "10s", "2m", "1h", "7d". `fasterlua config --explain` shows what is in effect.
+-- no globals. Sizes are bytes or "64KB", "1MB", "2GB" (KB = 1024 bytes). Times are seconds or
+-- "500ms", "10s", "2m", "1h", "7d". `fasterlua config --explain` shows what is in effect.
 return {
   -- What is served, and where
   path = "apps", -- folder of apps, or one app.lua, served when the command names none

@@ -166,7 +166,8 @@ describe("an app", function()
         assert.is_false(ok)
         return message
       end
-      assert.matches("^tests/lua/app_spec.lua must return an app.*nothing", message_of(function() end))
+      assert.matches("^tests/lua/app_spec.lua must return an app.*nothing",
+        message_of(function() end))
       assert.matches("same name", message_of(function()
         return fl.app():get("/a", { name = "n" }, hello):get("/b", { name = "n" }, hello)
       end))
