@@ -15,6 +15,7 @@ local router = require "fasterlua.router"
 local task = require "fasterlua.task"
 local text = require "fasterlua.core.text"
 local units = require "fasterlua.units"
+local type = type
 
 --- A future that is done after so many seconds.
 ---@param seconds number|string

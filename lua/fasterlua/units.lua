@@ -3,6 +3,8 @@
 --     units.bytes "64KB" -- 65536
 --     units.seconds "500ms" -- 0.5
 
+local ipairs, math, tonumber, tostring, type = ipairs, math, tonumber, tostring, type
+
 local units = {}
 
 units.KB, units.MB, units.GB = 1024, 1024 ^ 2, 1024 ^ 3
