@@ -78,7 +78,8 @@ static bool is_debugged(void)
 static const char *describe(const fl_web *web, char text[160])
 {
     uint32_t slot = atomic_load_explicit(&web->thread.running, memory_order_relaxed);
-    if (!slot || slot > web->thread.slot_count) return "a task without a request";
+    if (!slot || slot > web->thread.slot_count)
+        return "a task without a request (a schedule, fl.detach)";
     char id[40], route[128];
     const fl_ledger_slot *entry = &web->thread.slots[slot - 1];
     size_t size = fl_request_id(id, fl_ledger_boot(web->thread.ledger), entry->request);
@@ -99,6 +100,13 @@ static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
 {
     fl_web *web = fl_server_web(watch->server, number);
     char text[160];
+    const char *start = atomic_load_explicit(&web->thread.start, memory_order_relaxed);
+    if (start) { /* no request can wait for it */
+        fl_log_printf(web->thread.log, FL_LOG_INFO,
+                      "slow start: %s has held web thread %u for %.0f ms", start, number,
+                      (double)held / 1e6);
+        return;
+    }
     atomic_fetch_add_explicit(&web->thread.metrics->slow_handlers, 1, memory_order_relaxed);
     fl_log_printf(
         web->thread.log, FL_LOG_WARN,

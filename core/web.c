@@ -203,6 +203,17 @@ static void heard(fl_bell *bell, unsigned strokes, void *owner)
 
 /* hooks */
 
+static void begin_start(fl_web *web, const char *what)
+{
+    atomic_store_explicit(&web->thread.start, what, memory_order_relaxed);
+}
+
+static void end_start(fl_web *web)
+{
+    begin_start(web, NULL);
+    fl_server_loaded(web->thread.server, web, NULL);
+}
+
 static void start_hook_ended(fl_task *task, int status, int results)
 {
     (void)results;
@@ -211,7 +222,7 @@ static void start_hook_ended(fl_task *task, int status, int results)
         fl_task_log_error(task, "a start hook failed");
         fl_server_loaded(web->thread.server, web, "a start hook failed (see the log)");
     }
-    if (--web->thread.starting == 0 && status == 0) fl_server_loaded(web->thread.server, web, NULL);
+    if (--web->thread.starting == 0 && status == 0) end_start(web);
 }
 
 /* Starts a hook's task; false: there is none. */
@@ -374,12 +385,14 @@ static void *run_thread(void *data)
     fl_thread *thread = &web->thread;
     char error[2048] = "not enough memory";
     fl_thread_begin(thread);
+    begin_start(web, "the loading of the apps");
     if (load_states(web, error, sizeof(error)) < 0) {
         fl_server_loaded(thread->server, web, error);
     } else {
         web->phase = FL_WEB_SERVING;
+        begin_start(web, "a start hook");
         run_hooks(web, false, start_hook_ended);
-        if (!thread->starting) fl_server_loaded(thread->server, web, NULL);
+        if (!thread->starting) end_start(web);
     }
     uv_run(&thread->loop, UV_RUN_DEFAULT);
     finish(web);

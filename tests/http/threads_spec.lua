@@ -154,6 +154,27 @@ support.describe_server("a slow handler", {
   end)
 end)
 
+describe("a slow start", function()
+  it("is named as what it is, and no handler", function()
+    local server = support.start { settings = { threads = 1, slow_handler = limit(50) }, app = [[
+      local fl = require "fasterlua"
+      local function compute(seconds)
+        local till = os.clock() + seconds
+        while os.clock() < till do end
+      end
+      local app, seconds = fl.app(), ]] .. 0.2 * support.slowdown .. [[
+
+      compute(seconds)
+      app:on_start(function() fl.await(fl.sleep(0.02)) compute(seconds) end)
+      return app]] }
+    server:wait_log("slow start: the loading of the apps has held web thread 0 for %d+ ms")
+    server:wait_log("slow start: a start hook has held web thread 0 for %d+ ms")
+    assert.is_nil(server:log():find("slow handler", 1, true))
+    assert.equal(0, server:metrics().fasterlua_slow_handlers_total)
+    server:stop()
+  end)
+end)
+
 describe("a stuck handler", function()
   local server
 
