@@ -49,7 +49,7 @@ typedef struct fl_settings {
     char *log_format; /* auto text json */
     bool access_log;
     uint64_t log_buffer; /* bytes kept while stdout blocks */
-    /* HTTP limits, RELIABILITY's defaults */
+    /* HTTP limits */
     uint64_t request_line, header_block, header_fields;
     uint64_t chunk_extensions, trailer_block, trailer_fields;
     uint64_t max_body, form_fields, cookie_fields, cookie_bytes;

@@ -8,7 +8,6 @@
 #include <uv.h>
 
 #include "../file.h"
-#include "bind/units.h"
 #include "op.h"
 #include "thread.h"
 
@@ -201,9 +200,10 @@ static void check_path(lua_State *L, int index)
 static uint64_t check_count(lua_State *L, const char *name, double most, uint64_t otherwise)
 {
     lua_getfield(L, OPTIONS, name);
+    lua_Number count = lua_tonumber(L, -1);
     bool is_given = !lua_isnil(L, -1);
-    lua_Number count = is_given ? fl_units_bytes(L, lua_gettop(L)) : 0;
-    bool is_count = count >= 0 && count <= most && (lua_Number)(uint64_t)count == count;
+    bool is_count = lua_type(L, -1) == LUA_TNUMBER && count >= 0 && count <= most &&
+                    (lua_Number)(uint64_t)count == count;
     lua_pop(L, 1);
     if (!is_given) return otherwise;
     if (!is_count) luaL_error(L, "%s is not an integer from 0 to %f", name, most);

@@ -9,6 +9,7 @@ local core = require "fasterlua.core.fs"
 local future = require "fasterlua.future"
 local suggest = require "fasterlua.suggest"
 local task = require "fasterlua.task"
+local units = require "fasterlua.units"
 
 local await, from_op = future.await, future.from_op
 
@@ -20,17 +21,29 @@ local function check_path(name, path)
   end
 end
 
+-- A number of bytes, from a number or a size as text.
+local function read_size(name, size, least)
+  local bytes = units.bytes(size)
+  if not bytes or bytes < least or bytes > 2 ^ 53 or bytes % 1 ~= 0 then
+    error(('fs.%s: size must be a number of bytes from %d, or a size as "64KB", got %s'):format(
+      name, least, tostring(size)), 3)
+  end
+  return bytes
+end
+
 local READ_OPTIONS = { "offset", "size" }
 local WRITE_OPTIONS = { "append", "mode" }
 
 --- The bytes of a file, or of a part of it.
 ---@param path string
----@param options? { offset?: integer, size?: integer } offset in bytes from 0
+---@param options? { offset?: integer, size?: integer|string } offset in bytes from 0
 ---@return fasterlua.Future # string
 function fs.read(path, options)
   check_path("read", path)
-  suggest.check_options("fs.read", options == nil and {} or options, READ_OPTIONS, 2)
-  return from_op(core.read(path, options))
+  options = options == nil and {} or options
+  suggest.check_options("fs.read", options, READ_OPTIONS, 2)
+  local size = options.size ~= nil and read_size("read", options.size, 0) or nil
+  return from_op(core.read(path, { offset = options.offset, size = size }))
 end
 
 --- Writes a file, replacing what it held.
@@ -123,11 +136,11 @@ end
 
 --- Iterates over a file in pieces, awaiting each: `for chunk in fs.chunks(path) do`.
 ---@param path string
----@param size? integer bytes of a piece, default 65536
+---@param size? integer|string bytes of a piece, default 64 KB
 ---@return fun(): string|nil
 function fs.chunks(path, size)
   check_path("chunks", path)
-  local options = { offset = 0, size = size or 65536 }
+  local options = { offset = 0, size = size == nil and 65536 or read_size("chunks", size, 1) }
   return function()
     local chunk = await(from_op(core.read(path, options)))
     options.offset = options.offset + #chunk

@@ -411,8 +411,9 @@ end
 ---@param seconds number
 ---@return fasterlua.Future
 function future.sleep(seconds)
-  if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
-    error(("sleep: seconds must be a number from 0, got %s"):format(tostring(seconds)), 2)
+  if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 4e9) then
+    error(('sleep: seconds from 0, or a time as "500ms", expected, got %s'):format(
+      tostring(seconds)), 2)
   end
   return future.from_op(core_task.sleep(seconds))
 end

@@ -48,7 +48,7 @@ function Lease:release()
 end
 
 --- Makes it last so many seconds from now. False when it has ended, and maybe is another one's.
----@param ttl number seconds
+---@param ttl number|string seconds
 ---@return boolean
 function Lease:extend(ttl)
   return core.extend(self._held, ttl)

@@ -56,6 +56,11 @@ local function is_seconds(value)
   return seconds ~= nil and seconds >= 0 and seconds < 4e9
 end
 
+local function is_size(value)
+  local bytes = units.bytes(value)
+  return bytes ~= nil and bytes >= 1 and bytes <= 2 ^ 50 and bytes % 1 == 0
+end
+
 -- What each option must be: a check, and its words.
 local options_known = {
   name = { function(value) return type(value) == "string" and #value > 0 and #value < 64 end,
@@ -64,8 +69,7 @@ local options_known = {
     "an integer from 1 to 1024" },
   queue = { is_count, "an integer from 1" },
   timeout = { is_seconds, 'seconds, or a time as "500ms"; 0 for none' },
-  max_memory = { function(value) return units.bytes(value) ~= nil end,
-    'bytes, or a size as "64MB"' },
+  max_memory = { is_size, 'bytes from 1, or a size as "64MB"' },
   isolation = { function(value) return value == "thread" or value == "process" end,
     '"thread" or "process"' },
   recycle_after = { is_count, "an integer from 1" },

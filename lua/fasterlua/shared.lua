@@ -26,11 +26,11 @@ local shared = {}
 
 ---@class fasterlua.Shared
 ---@field get fun(self: fasterlua.Shared, key: string): any nil when it is not there
----@field set fun(self: fasterlua.Shared, key: string, value: any, ttl?: number)
+---@field set fun(self: fasterlua.Shared, key: string, value: any, ttl?: number|string)
 ---@field add fasterlua.SharedStore sets it unless it is there
 ---@field replace fasterlua.SharedStore sets it if it is there
 ---@field incr fasterlua.SharedIncr adds `by` (1) to what is there, or to `initial` (0)
----@field expire fun(self: fasterlua.Shared, key: string, ttl: number): boolean
+---@field expire fun(self: fasterlua.Shared, key: string, ttl: number|string): boolean
 ---@field ttl fun(self: fasterlua.Shared, key: string): number|nil seconds; math.huge is no end
 ---@field delete fun(self: fasterlua.Shared, key: string): boolean
 ---@field keys fasterlua.SharedKeys those that begin with `prefix`; looks at all entries
@@ -39,9 +39,9 @@ local shared = {}
 ---@field name fun(self: fasterlua.Shared): string
 
 ---@alias fasterlua.SharedStore
----| fun(self: fasterlua.Shared, key: string, value: any, ttl?: number): boolean
+---| fun(self: fasterlua.Shared, key: string, value: any, ttl?: number|string): boolean
 ---@alias fasterlua.SharedIncr
----| fun(self: fasterlua.Shared, key: string, by?: number, initial?: number, ttl?: number): number
+---| fun(self: fasterlua.Shared, key: string, by?: number, initial?: number, ttl?: number|string): number
 ---@alias fasterlua.SharedKeys
 ---| fun(self: fasterlua.Shared, prefix?: string, limit?: integer): string[] limit: 1,000
 
@@ -116,16 +116,20 @@ end
 
 local function is_time(value)
   local seconds = units.seconds(value)
-  return seconds ~= nil and seconds > 0
+  return seconds ~= nil and seconds > 0 and seconds <= 1e9
 end
 
 local function check(self, name, key, ttl, is_needed)
+  if type(self) ~= "userdata" then
+    error(("shared: %s: a dictionary expected, got %s: called with a dot, not a colon?"):format(
+      name, type(self)), 3)
+  end
   if type(key) ~= "string" then
     error(("shared %q: %s: a key must be a string, got %s"):format(self:name(), name, type(key)), 3)
   end
   if (ttl ~= nil or is_needed) and not is_time(ttl) then
-    local message = "shared %q: %s: a ttl must be seconds above 0, or a time as \"5m\", got %s"
-    error(message:format(self:name(), name, tostring(ttl)), 3)
+    error(('shared %q: %s: a ttl must be seconds above 0 and up to 1e9, or a time as "5m", got %s')
+      :format(self:name(), name, tostring(ttl)), 3)
   end
 end
 

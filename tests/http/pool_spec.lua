@@ -181,7 +181,8 @@ describe("what crosses to a pool's state", function()
         true)
       assert.matches("expected, got nil", results[2].text, 1, true)
       assert.matches("a list expected, got number", results[3].text, 1, true)
-      assert.matches("seconds, 0 for none, expected, got -1", results[4].text, 1, true)
+      assert.matches('run_within: seconds, or a time as "500ms", expected; 0 for none; got -1',
+        results[4].text, 1, true)
     end)
   end)
 

@@ -194,7 +194,6 @@ support.describe_server("the death of a server process", {
     return server:pids()[1]
   end
 
-  -- The seconds from a kill to the first answer.
   local function wait_until_served(server)
     local answered = process.poll(function()
       local ok, response = pcall(server.request, server, { path = "/", timeout = 2 })
@@ -203,6 +202,7 @@ support.describe_server("the death of a server process", {
     assert.is_truthy(answered, "it does not serve again")
   end
 
+  -- The seconds from a kill to the first answer.
   local function outage(server, signal)
     wait_until_served(server) -- the death before this one may just have been noticed
     local pid, started = child_of(server), now()

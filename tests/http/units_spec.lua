@@ -102,8 +102,9 @@ support.describe_server("Times and sizes as texts", { app = app,
   it("are refused with what they are when they are none", function()
     says('timeout: seconds from 0, or a time as "500ms", expected, got soon',
       'fl.timeout("soon", fl.sleep(0))')
-    says("sleep: seconds must be a number from 0, got soon", 'fl.sleep "soon"')
-    says('option "timeout" must be seconds above 0, a time as "500ms", or false, got "soon"',
+    says('sleep: seconds from 0, or a time as "500ms", expected, got soon', 'fl.sleep "soon"')
+    says('sleep: seconds from 0, or a time as "500ms", expected, got 99999d', 'fl.sleep "99999d"')
+    says('option "timeout" must be seconds above 0 and up to 1000000, a time as "500ms", or false, got "soon"',
       'fl.http.get("http://a", { timeout = "soon" })')
     says('option "max_body" must be a number of bytes, or a size as "10MB", got "big"',
       'fl.http.get("http://a", { max_body = "big" })')
@@ -115,14 +116,24 @@ support.describe_server("Times and sizes as texts", { app = app,
       'fl.state_pool { name = "b", size = 1 }:run_within("soon", print)')
     says('exec: option "timeout" must be seconds above 0, or a time as "500ms", got soon',
       'fl.exec({ "true" }, { timeout = "soon" })')
-    says('a ttl must be seconds above 0, or a time as "5m", got soon',
+    says('a ttl must be seconds above 0 and up to 1e9, or a time as "5m", got soon',
       'fl.shared("units"):set("a", 1, "soon")')
-    says('lock: a ttl must be seconds above 0, or a time as "5m", got soon',
+    says('lock: a ttl must be seconds above 0 and up to 1e9, or a time as "5m", got soon',
       'fl.shared("units"):lock("a", "soon")')
     says('lock: wait must be seconds from 0, or a time as "5m", got soon',
       'fl.shared("units"):lock("a", 1, { wait = "soon" })')
-    says("size is not an integer from 0", 'fl.fs.read("units.txt", { size = "big" })')
-    says('mail: option "timeout" must be seconds above 0, or a time as "500ms", got soon',
+    says('test:1: fs.read: size must be a number of bytes from 0, or a size as "64KB", got big',
+      'fl.fs.read("units.txt", { size = "big" })')
+    says('test:1: fs.chunks: size must be a number of bytes from 1, or a size as "64KB", got big',
+      'fl.fs.chunks("units.txt", "big")')
+    says("mode is not an integer from 0", 'fl.fs.write("units.txt", "x", { mode = "600" })')
+    says("above 0 and up to 1000000", 'fl.http.get("http://a", { timeout = "20d" })')
+    says('ttl must be seconds above 0 and up to 1e9, or a time as "5m", got 20000d',
+      'fl.shared("units"):lock("a", "20000d")')
+    says("called with a dot, not a colon", 'fl.shared("units").lock("a", 1)')
+    says('option "max_memory" must be bytes from 1, or a size as "64MB", got -1',
+      'fl.state_pool { name = "c", max_memory = -1 }')
+    says('mail: option "timeout" must be seconds above 0 and up to 1000000, or a time as "500ms", got soon',
       'fl.mail.send { server = "smtp://a", from = "a@b.example", timeout = "soon" }')
   end)
 end)

@@ -33,14 +33,14 @@ function shared.raise(dictionary, key, number) end
 ---@param dictionary fasterlua.Shared
 ---@param space fasterlua.core.space
 ---@param key string
----@param ttl number
+---@param ttl number|string
 ---@return number|nil token larger than any before
 ---@return userdata|nil lease
 function shared.take(dictionary, space, key, ttl) end
 
 --- False when it has ended, and maybe is another one's; so do the next two.
 ---@param lease userdata
----@param ttl number from now
+---@param ttl number|string from now
 ---@return boolean
 function shared.extend(lease, ttl) end
 

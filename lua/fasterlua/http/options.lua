@@ -105,7 +105,7 @@ local function is_method(value)
   return type(value) == "string" and value:find "^[%w!#$%%&'*+.^_`|~-]+$" ~= nil
 end
 
-local SECONDS = 'seconds above 0, a time as "500ms", or false'
+local SECONDS = 'seconds above 0 and up to 1000000, a time as "500ms", or false'
 
 -- How a value is checked, and what it must be.
 local known = {
