@@ -29,9 +29,9 @@ void fl_response_send(fl_request *request, int status, fl_slice type, fl_slice l
 /* `{"detail":"…"}` with the status's reason or `detail`. */
 void fl_response_error(fl_request *request, int status, fl_slice detail, fl_slice lines);
 
-/* Converts what a handler returned (the top `results` values on co) as the guide's page on responses
- * says. Returns 0, 1 when it is a stream whose function is now in request->stream_fn, or UV_EINVAL
- * with a message pushed: the value cannot be a response.  [-results, +0|1, m] */
+/* Converts what a handler returned (the top `results` values on co) as the guide's page on
+ * responses says. Returns 0, 1 when it is a stream whose function is now in request->stream_fn, or
+ * UV_EINVAL with a message pushed: the value cannot be a response.  [-results, +0|1, m] */
 int fl_response_from_lua(fl_request *request, lua_State *co, int results);
 
 /* A raised or returned HttpError at `index`? */

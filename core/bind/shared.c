@@ -108,7 +108,9 @@ static uint64_t ttl_at(lua_State *L, int index, const fl_shared *self, bool is_n
     if (!is_needed && lua_isnoneornil(L, index)) return FL_SHARD_FOREVER;
     lua_Number seconds = fl_units_seconds(L, index);
     if (!(seconds > 0 && seconds <= LONGEST))
-        luaL_error(L, "shared \"%s\": a ttl must be seconds above 0 and up to 1e9, or a time as \"5m\", got %s",
+        luaL_error(L,
+                   "shared \"%s\": a ttl must be seconds above 0 and up to 1e9, or a time as "
+                   "\"5m\", got %s",
                    self->name,
                    lua_isstring(L, index) ? lua_tostring(L, index) : luaL_typename(L, index));
     return (uint64_t)ceil(seconds * 1e9);
