@@ -92,7 +92,7 @@ return {
   slow_handler = "50ms", -- is logged with its route; 0 is never
   stuck_handler = "1s", -- CPU time after which it is stopped; 0 is never
   blocked_handler = "2s", -- time blocked in the kernel after which it is stopped; 0 is never
-  exile = "60s", -- that a route which cannot be stopped runs in the cpu pool; one that streams stays
+  exile = "60s", -- that a route runs in the cpu pool after it had to be stopped by evacuation
 
   -- Databases: what options of fl.db leave open
   db_connections = 100, -- connections of a server process to all databases together

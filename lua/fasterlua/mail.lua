@@ -68,8 +68,8 @@ local function check_option(name, value)
   elseif not types[name]:find(type(value), 1, true) then
     error(("mail: option %q must be a %s, got %s"):format(name, types[name], type(value)), 0)
   elseif times[name] and not is_time(value) then
-    error(('mail: option %q must be seconds above 0 and up to 1000000, or a time as "500ms", got %s'):format(name,
-      tostring(value)), 0)
+    local words = 'seconds above 0 and up to 1000000, or a time as "500ms"'
+    error(("mail: option %q must be %s, got %s"):format(name, words, tostring(value)), 0)
   end
 end
 

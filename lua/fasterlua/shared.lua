@@ -29,7 +29,7 @@ local shared = {}
 ---@field set fun(self: fasterlua.Shared, key: string, value: any, ttl?: number|string)
 ---@field add fasterlua.SharedStore sets it unless it is there
 ---@field replace fasterlua.SharedStore sets it if it is there
----@field incr fasterlua.SharedIncr adds `by` (1) to what is there, or to `initial` (0)
+---@field incr fasterlua.SharedIncr adds `by` (1) to what is there, or to `from` (0)
 ---@field expire fun(self: fasterlua.Shared, key: string, ttl: number|string): boolean
 ---@field ttl fun(self: fasterlua.Shared, key: string): number|nil seconds; math.huge is no end
 ---@field delete fun(self: fasterlua.Shared, key: string): boolean
@@ -38,10 +38,11 @@ local shared = {}
 ---@field stats fun(self: fasterlua.Shared): fasterlua.SharedStats
 ---@field name fun(self: fasterlua.Shared): string
 
+---@alias fasterlua.Ttl number|string seconds, or "5m"
 ---@alias fasterlua.SharedStore
----| fun(self: fasterlua.Shared, key: string, value: any, ttl?: number|string): boolean
+---| fun(self: fasterlua.Shared, key: string, value: any, ttl?: fasterlua.Ttl): boolean
 ---@alias fasterlua.SharedIncr
----| fun(self: fasterlua.Shared, key: string, by?: number, initial?: number, ttl?: number|string): number
+---| fun(d: fasterlua.Shared, key: string, by?: number, from?: number, ttl?: fasterlua.Ttl): number
 ---@alias fasterlua.SharedKeys
 ---| fun(self: fasterlua.Shared, prefix?: string, limit?: integer): string[] limit: 1,000
 

@@ -165,7 +165,8 @@ describe("shared", function()
       says("a finite number expected, got nan", cache.incr, cache, "n", 0 / 0)
       says("a finite number expected, got string", cache.incr, cache, "n", "x")
       for _, ttl in ipairs { 0, -1, "x", 0 / 0 } do
-        says('a ttl must be seconds above 0 and up to 1e9, or a time as "5m"', cache.set, cache, "a", 1, ttl)
+        says('a ttl must be seconds above 0 and up to 1e9, or a time as "5m"', cache.set, cache,
+          "a", 1, ttl)
       end
       says('or a time as "5m", got no value', cache.expire, cache, "a")
       says("a limit from 1 to", cache.keys, cache, "", 0)
@@ -173,8 +174,8 @@ describe("shared", function()
     end)
 
     it("in locks and get_or_set are told", function()
-      says('lock: a ttl must be seconds above 0 and up to 1e9, or a time as "5m", got nil', cache.lock, cache,
-        "a")
+      says('lock: a ttl must be seconds above 0 and up to 1e9, or a time as "5m", got nil',
+        cache.lock, cache, "a")
       says("lock: a key must be a string", cache.lock, cache, nil, 1)
       says('unknown option "wiat": did you mean "wait"?', cache.lock, cache, "a", 1, { wiat = 1 })
       says("wait must be seconds from 0", cache.lock, cache, "a", 1, { wait = -1 })
