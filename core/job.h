@@ -26,7 +26,7 @@ typedef enum { FL_JOB_NEW, FL_JOB_QUEUED, FL_JOB_RUNNING, FL_JOB_ENDED } fl_job_
 
 typedef enum {
     FL_JOB_RETURNED,      /* result: its values */
-    FL_JOB_RAISED,        /* result: the error value, and its traceback */
+    FL_JOB_RAISED,        /* result: the error value, and its traceback; text: its message */
     FL_JOB_OUT_OF_MEMORY, /* the state has been replaced */
     FL_JOB_TIMED_OUT,
     FL_JOB_CANCELLED,

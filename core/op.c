@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 #include "thread.h"
 
@@ -67,7 +68,7 @@ fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind)
 
 bool fl_op_is_lost(const fl_op *op)
 {
-    return op->done && !op->taken && !op->cancelled;
+    return op->anchor && op->done && !op->taken && !op->cancelled;
 }
 
 void fl_op_tell_lost(const fl_op *op, const fl_op_failure *failure)
@@ -85,6 +86,19 @@ void fl_op_tell_lost(const fl_op *op, const fl_op_failure *failure)
     };
     fl_log_line(op->state->thread->log, FL_LOG_ERROR, fl_slice_from_string(message), fields,
                 sizeof(fields) / sizeof(fields[0]));
+}
+
+void fl_op_tell_lost_status(const fl_op *op, int error, const char *subject, const char *text)
+{
+    char code[32], reason[128];
+    if (!error) return;
+    const fl_op_failure failure = {
+        .code = fl_slice_from_string(uv_err_name_r(error, code, sizeof(code))),
+        .error = fl_slice_from_string(uv_strerror_r(error, reason, sizeof(reason))),
+        .subject = subject,
+        .text = fl_slice_from_string(text),
+    };
+    fl_op_tell_lost(op, &failure);
 }
 
 static void leave_state(fl_op *op)

@@ -44,7 +44,7 @@ struct fl_op {
     double ticket;       /* the first waiter; 0: none */
     double *more;        /* further waiters */
     unsigned more_count;
-    int anchor;
+    int anchor; /* in the registry; 0: it has not begun; kept when it is done */
     bool done;
     bool cancelled;
     bool taken; /* somebody has got its result */
@@ -57,10 +57,12 @@ fl_op *fl_op_new(lua_State *L, size_t size, const fl_op_kind *kind);
 fl_op *fl_op_prepare(lua_State *L, size_t size, const fl_op_kind *kind);
 void fl_op_begin(lua_State *L, fl_op *op);
 void fl_op_done(fl_op *op);
-/* For a kind's `close`: nobody has got the result, and nobody has said that he does not want it. If
- * the op has failed, that is to be logged. */
+/* For a kind's `close`: it had begun, nobody has got the result, and nobody has said that he does
+ * not want it. If the op has failed, that is to be logged. */
 bool fl_op_is_lost(const fl_op *op);
 void fl_op_tell_lost(const fl_op *op, const fl_op_failure *failure);
+/* The same for a negative uv code; 0: it has not failed, and nothing is logged. */
+void fl_op_tell_lost_status(const fl_op *op, int error, const char *subject, const char *text);
 /* Raises, at the app's line, that where no state is served nothing can wait: a file is being loaded
  * to be looked at.  [-0, +0, e] */
 int fl_op_refuse(lua_State *L, const char *what);

@@ -168,10 +168,11 @@ static int call_on_top(lua_State *co, lua_CFunction function, fl_job *job, int v
 static void keep_text(fl_job *job, fl_job_outcome outcome, const char *text)
 {
     job->outcome = outcome;
-    (void)snprintf(job->text, sizeof(job->text), "%s", text ? text : "?");
+    (void)snprintf(job->text, sizeof(job->text), "%.*s", (int)sizeof(job->text) - 1,
+                   text ? text : "an error that is no text");
 }
 
-/* jobs.describe(error, traceback) -> error that can cross, text of the traceback */
+/* jobs.describe(error, traceback) -> error that can cross, text of the traceback, message */
 static void keep_raised(fl_job *job, fl_task *task)
 {
     fl_state *state = task->state;
@@ -181,9 +182,10 @@ static void keep_raised(fl_job *job, fl_task *task)
     lua_pushvalue(task->co, -1);
     lua_xmove(task->co, L, 1);
     luaL_traceback(L, task->co, NULL, 0);
-    job->outcome = FL_JOB_RAISED;
-    if (lua_pcall(L, 2, 2, 0) != 0 || fl_parcel_pack(&job->result, L, -2, 2, "error") < 0)
+    if (lua_pcall(L, 2, 3, 0) != 0 || fl_parcel_pack(&job->result, L, -3, 2, "error") < 0)
         keep_text(job, FL_JOB_LOST, lua_tostring(L, -1));
+    else
+        keep_text(job, FL_JOB_RAISED, lua_tostring(L, -1));
     lua_settop(L, 0);
 }
 

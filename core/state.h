@@ -70,7 +70,7 @@ struct fl_state {
     int request_metatable;     /* registry references too */
     int stream;                /* (handle, fn): runs fl.stream's function */
     int explain;               /* (error, traceback) -> text, for logs */
-    int describe;              /* (error, traceback) -> both, able to cross to another state */
+    int describe;              /* (error, traceback) -> both, able to cross between states; text */
     int run_map, run_stream;   /* (fn, …): kinds of jobs */
     bool is_pooled;            /* of a pool's thread: the app is loaded when a route needs it */
     bool is_loaded;

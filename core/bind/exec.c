@@ -32,24 +32,10 @@ static int error_of(const exec_op *self)
     return self->error ? self->error : fl_exec_result_of(self->exec)->error;
 }
 
-static void tell_lost(const exec_op *self)
-{
-    char code[32], reason[128];
-    int error = error_of(self);
-    if (!error) return;
-    const fl_op_failure failure = {
-        .code = fl_slice_from_string(uv_err_name_r(error, code, sizeof(code))),
-        .error = fl_slice_from_string(uv_strerror_r(error, reason, sizeof(reason))),
-        .subject = "program",
-        .text = fl_slice_from_string(self->program),
-    };
-    fl_op_tell_lost(&self->op, &failure);
-}
-
 static void close_op(fl_op *op)
 {
     exec_op *self = (exec_op *)op;
-    if (fl_op_is_lost(op)) tell_lost(self);
+    if (fl_op_is_lost(op)) fl_op_tell_lost_status(op, error_of(self), "program", self->program);
     if (self->exec) fl_exec_release(self->exec);
     self->exec = NULL;
 }

@@ -48,24 +48,10 @@ static int error_of(const file_op *self)
     return self->error ? self->error : fl_file_result_of(self->file)->error;
 }
 
-static void tell_lost(const file_op *self)
-{
-    char code[32], reason[128];
-    int error = error_of(self);
-    if (!error) return;
-    const fl_op_failure failure = {
-        .code = fl_slice_from_string(uv_err_name_r(error, code, sizeof(code))),
-        .error = fl_slice_from_string(uv_strerror_r(error, reason, sizeof(reason))),
-        .subject = "path",
-        .text = fl_slice_from_string(self->path),
-    };
-    fl_op_tell_lost(&self->op, &failure);
-}
-
 static void close_op(fl_op *op)
 {
     file_op *self = (file_op *)op;
-    if (fl_op_is_lost(op)) tell_lost(self);
+    if (fl_op_is_lost(op)) fl_op_tell_lost_status(op, error_of(self), "path", self->path);
     if (self->file) fl_file_release(self->file);
     self->file = NULL;
 }

@@ -160,9 +160,10 @@ static fl_slice raised_text(const fl_job *job)
     fl_unpacker unpacker;
     fl_slice text;
     fl_unpacker_init(&unpacker, NULL, fl_slice_of(job->result.bytes.data, job->result.bytes.size));
-    return fl_unpacker_string(&unpacker, &text) ? text : FL_SLICE("an error that is no text");
+    return fl_unpacker_string(&unpacker, &text) ? text : fl_slice_from_string(job->text);
 }
 
+/* What the job says is the waiter's only when the wait has ended with it. */
 static bool has_failed(const pool_op *self, fl_op_failure *failure)
 {
     const fl_job *job = self->job;
@@ -478,8 +479,10 @@ static int guard_collect(lua_State *L)
     *guard = NULL;
     if (!job) return 0;
     if (state && job->waiter) {
+        pool_op *self = job->waiter;
         fl_claim_take(&state->thread->claim);
-        give_up(job->waiter, "cancelled");
+        self->op.cancelled = true;
+        give_up(self, "cancelled");
         fl_claim_give(&state->thread->claim);
     }
     fl_job_release(job);

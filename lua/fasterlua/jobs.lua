@@ -1,15 +1,18 @@
 -- What runs in a pool's state around a job's function: C calls these.
 --
---     jobs.describe(err, traceback) -- an error and its traceback, able to cross to the caller
+--     jobs.describe(err, traceback) -- both, able to cross to the caller, and what the log says
 --     jobs.map(fn, { 1, 2, 3 }) -- { fn(1), fn(2), fn(3) }
 --     jobs.stream(fn, ...) -- what fn yields goes to the waiter, piece by piece
 
 local core = require "fasterlua.core.pool"
 local coroutines = require "fasterlua.coroutines"
 local failure = require "fasterlua.failure"
+local report = require "fasterlua.report"
 local waiting = require "fasterlua.waiting"
 
-local getmetatable, pairs, tostring, type = getmetatable, pairs, tostring, type
+-- whatever the app does to them
+local getmetatable, pairs, pcall, rawget, tostring, type =
+  getmetatable, pairs, pcall, rawget, tostring, type
 
 local jobs = {}
 
@@ -30,23 +33,35 @@ local function plain_error(err)
   return copy
 end
 
+-- One line of a raised table, whatever its metatable does.
+local function message_of(err)
+  local message = rawget(err, "message")
+  if type(message) == "string" then
+    return message
+  end
+  local ok
+  ok, message = pcall(report.message, err)
+  return ok and type(message) == "string" and message or nil
+end
+
 --- Makes an error value fit to cross, and joins its tracebacks.
 ---@param err any
 ---@param traceback string of the job's coroutine
 ---@return any err
 ---@return string traceback
+---@return string|nil message for the log
 function jobs.describe(err, traceback)
   traceback = failure.traceback(err, traceback)
   if plain[type(err)] then
-    return err, traceback
+    return err, traceback, tostring(err)
   elseif type(err) ~= "table" then
-    return tostring(err), traceback
+    return tostring(err), traceback, tostring(err)
   end
   local metatable = getmetatable(err)
   if type(metatable) == "table" and metatable.__crossing then
-    return err, traceback
+    return err, traceback, message_of(err)
   end
-  return plain_error(err), traceback
+  return plain_error(err), traceback, message_of(err)
 end
 
 --- Calls fn with each item of a list, in order.

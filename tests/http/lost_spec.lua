@@ -68,7 +68,22 @@ support.describe_server("What nobody awaits", {
     is_told('fl.run_in_state(function() error("it broke", 0) end)',
       'a job that nobody awaited has failed[^\n]*code=raised error="it broke" pool=cpu')
     is_told('fl.run_in_state(function() error {} end)',
-      'a job that nobody awaited has failed[^\n]*error="an error that is no text"')
+      'a job that nobody awaited has failed[^\n]*error="an empty table" pool=cpu')
+  end)
+
+  it("is told what a raised table says", function()
+    is_told([[fl.run_in_state(function()
+      error(require("fasterlua").http_error(409, "sold out"))
+    end)]], 'a job that nobody awaited has failed[^\n]*code=raised error="409 sold out" pool=cpu')
+    is_told([[fl.run_in_state(function()
+      local own = require "fasterlua"
+      own.await(own.fs.read "missing.txt")
+    end)]], 'a job that nobody awaited has failed[^\n]*error="cannot read [^\n]*missing.txt: no ')
+    is_told([[fl.state_pool { name = "lost", size = 1 }:run(function()
+      error { message = ("long "):rep(1000) }
+    end)]], 'a job that nobody awaited has failed[^\n]*error="long long [a-z ]*" pool=lost')
+    is_told('fl.run_in_state(function() error(("x"):rep(100000), 0) end)',
+      "a job that nobody awaited has failed[^\n]*error=x+ pool=cpu")
   end)
 
   it("is told of a job whose time was over", function()
@@ -93,6 +108,33 @@ support.describe_server("What nobody awaits", {
       await(fl.sleep(0.1))]]
     for _ = 1, 3 do
       run "collectgarbage() collectgarbage()"
+    end
+    assert.equal(before, lost(), get_server():log())
+  end)
+
+  -- The stream is garbage while its job runs; its op is collected before the job raises, and after.
+  it("is nothing where the loop over a stream was left", function()
+    local before = lost()
+    for _, after in ipairs { 0, 0.1 } do
+      run(([[
+        local pool = fl.state_pool { name = "lost", size = 1 }
+        local function left()
+          for _ in pool:stream(function()
+            coroutine.yield(1)
+            local ends = os.clock() + 0.05
+            repeat until os.clock() > ends
+            error("too late", 0)
+          end) do
+            break
+          end
+        end
+        local cancelled = pool:stats().cancelled
+        left()
+        collectgarbage() -- the stream; its op goes next
+        await(fl.sleep(%g))
+        collectgarbage() collectgarbage()
+        await(pool:run(tostring, 1))
+        assert(pool:stats().cancelled == cancelled + 1)]]):format(after))
     end
     assert.equal(before, lost(), get_server():log())
   end)

@@ -29,7 +29,7 @@ describe("jobs", function()
   describe("describe", function()
     it("leaves plain errors as they are", function()
       for _, err in ipairs { "text", 42, true } do
-        assert.same({ err, "where" }, { jobs.describe(err, "where") })
+        assert.same({ err, "where", tostring(err) }, { jobs.describe(err, "where") })
       end
       local err, traceback = jobs.describe(nil, "where")
       assert.is_nil(err)
@@ -60,6 +60,27 @@ describe("jobs", function()
     it("leaves what can cross by itself", function()
       local err = setmetatable({ seconds = 1 }, { __crossing = function() end })
       assert.equal(err, (jobs.describe(err, "")))
+    end)
+
+    it("says for the log what was raised", function()
+      local function message_of(err)
+        return (select(3, jobs.describe(err, "")))
+      end
+      assert.equal("text", message_of "text")
+      assert.equal("nil", message_of(nil))
+      assert.equal("said", message_of { message = "said", code = 7 })
+      assert.equal('{ kind = "odd" }', message_of { kind = "odd" })
+      assert.equal("the text", message_of(setmetatable({}, {
+        __crossing = function() end, __tostring = function() return "the text" end })))
+      assert.matches("^function: ", message_of(print))
+    end)
+
+    it("says nothing for the log where there is no text", function()
+      local err = setmetatable({ kind = "odd" }, { __tostring = function() return {} end })
+      local copy, traceback, message = jobs.describe(err, "where")
+      assert.equal("odd", copy.kind)
+      assert.equal("where", traceback)
+      assert.is_nil(message)
     end)
 
     it("joins the tracebacks of what the job awaited", function()
