@@ -205,7 +205,7 @@ static void heard(fl_bell *bell, unsigned strokes, void *owner)
 
 static void begin_start(fl_web *web, const char *what)
 {
-    atomic_store_explicit(&web->thread.start, what, memory_order_relaxed);
+    atomic_store_explicit(&web->start, what, memory_order_relaxed);
 }
 
 static void end_start(fl_web *web)
