@@ -78,5 +78,6 @@ void fl_web_help_accept(fl_web *web, int fd); /* beside its own; one at a time; 
 /* *loop*. */
 void fl_web_maybe_drained(fl_web *web);
 bool fl_web_overloaded(fl_web *web);
+void fl_web_cannot_accept(fl_web *web, int status); /* logs it; the server knows what to do */
 
 #endif
