@@ -56,6 +56,7 @@ static void take_place(fl_web *spare, fl_web *stuck)
     spare->counts = stuck->counts;
     spare->connections_most = stuck->connections_most;
     spare->own_listener = atomic_load(&stuck->own_listener);
+    spare->help_fd = atomic_load(&stuck->help_fd);
     spare->phase = stuck->phase;
     spare->closing_idle = stuck->closing_idle;
     fl_server_set_web(thread->server, thread->number, spare);
@@ -165,8 +166,11 @@ static void take_requests(fl_thread *thread, fl_thread *old, const fl_state *stu
 static void take_listeners(fl_web *spare, fl_web *stuck)
 {
     for (fl_listener *listener = stuck->listeners; listener; listener = listener->next) {
-        if (fl_listener_open(spare, listener->fd, listener->helping) < 0) continue;
-        spare->listeners->helps_fd = listener->helps_fd;
+        int status = fl_listener_open(spare, listener->fd, listener->helping);
+        if (status == 0)
+            spare->listeners->helps_fd = listener->helps_fd;
+        else if (!listener->helping)
+            fl_web_cannot_accept(spare, status);
     }
 }
 

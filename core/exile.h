@@ -3,11 +3,13 @@
  *
  * Not all of them can: who answers with a stream, or calls the cpu pool itself, is served by web
  * threads alone. Such a route is *exempt* from the moment it is found out, as long as the process
- * lives: it stays at home, and comes home when it is in exile.
+ * lives: it stays at home, and comes home when it is in exile. Whom the pool fails to serve for a
+ * reason that may pass, as when its app cannot be loaded there just now, is only *recalled*: the
+ * next time that it costs a thread, it is sent again.
  *
  * Owner: the server. The watch thread writes, web threads read: one relaxed load per request while
- * nobody is in exile. Any thread exempts. A route is known by its number in the ledger; 0 is what
- * those share for whom there was no number. */
+ * nobody is in exile. Any thread exempts and recalls. A route is known by its number in the ledger;
+ * 0 is what those share for whom there was no number. */
 #ifndef FL_EXILE_H
 #define FL_EXILE_H
 
@@ -53,6 +55,16 @@ static inline bool fl_exile_send(fl_exile *exile, uint32_t route, uint64_t until
     atomic_store(&exile->entries[place].route, route);
     atomic_store(&exile->until, until);
     return true;
+}
+
+/* Any thread: it comes home before its time. true: it was to stay. */
+static inline bool fl_exile_recall(fl_exile *exile, uint32_t route)
+{
+    bool was_sent = false;
+    for (unsigned i = 0; i < FL_EXILE_MOST; i++)
+        if (atomic_load(&exile->entries[i].route) == route)
+            was_sent |= atomic_exchange(&exile->entries[i].until, 0) != 0;
+    return was_sent;
 }
 
 static inline bool fl_exile_has(fl_exile *exile, uint32_t route, uint64_t now)

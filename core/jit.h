@@ -4,7 +4,11 @@
  * attached (jit.attach): with any at all, the LuaJIT of Debian 13 never returns when a Lua stack
  * overflows while a trace is recorded. Instead a small loop of our own is compiled once the state
  * has compiled something, and never run again: a flush, which takes all machine code at once, gives
- * it back its bytecode. Several flushes between two looks count as one. */
+ * it back its bytecode. Several flushes between two looks count as one.
+ *
+ * That one call of the loop enters Lua outside of a task, with the claim in C: nothing in it can
+ * last, unless the app itself has attached a handler of trace events: that then runs where nobody
+ * interrupts it or takes over what waits. A known exception. */
 #ifndef FL_JIT_H
 #define FL_JIT_H
 

@@ -1,9 +1,10 @@
 /* job: one call that runs in a Lua state of a pool, and its outcome.
  *
  * Made by the thread that waits for it, then shared by that thread and the pool: reference-counted.
- * `call` belongs to whoever runs it once it is submitted; `outcome`, `result` and `text` belong to
- * the waiter once its letter has arrived. `waiter` is touched by the waiting thread alone, which
- * sets it to NULL when it waits no more: a job has one outcome, and what comes later is dropped. */
+ * `call` belongs to whoever runs it once it is submitted; `outcome`, `result`, `text` and `cycle`
+ * belong to the waiter once its letter has arrived. `waiter` is touched by the waiting thread
+ * alone, which sets it to NULL when it waits no more: a job has one outcome, and what comes later
+ * is dropped. */
 #ifndef FL_JOB_H
 #define FL_JOB_H
 
@@ -47,6 +48,7 @@ struct fl_job {
     fl_pool *pool;
     unsigned app;              /* index in the server's order */
     uint64_t chain;            /* the pools whose jobs wait for this one: bit = pool's number */
+    uint64_t cycle;            /* those of them that it called all the same, or a job of its did */
     uint64_t request_number;   /* of the request that it works for; 0: none */
     uint64_t timeout;          /* ns of running; 0: none */
     uint64_t submitted, begun; /* ns */

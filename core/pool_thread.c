@@ -264,6 +264,13 @@ void fl_pool_thread_answered(fl_request *request)
 
 /* an app's hooks */
 
+static void fail_unstarted(fl_pool_thread *self)
+{
+    self->waiting = false;
+    (void)fl_remote_recall(self->request, "belongs to an app whose start hook fails there");
+    fl_handler_fail(self->request, 500);
+}
+
 static void app_started(fl_task *task, int status, int results)
 {
     (void)results;
@@ -276,11 +283,12 @@ static void app_started(fl_task *task, int status, int results)
     if (status != 0 && !fl_task_was_cancelled(task))
         fl_task_log_error(task, "a start hook failed in a pool");
     if (!waiting) return;
+    if (status != 0) {
+        fail_unstarted(self);
+        return;
+    }
     self->waiting = false;
-    if (status == 0)
-        fl_handler_run(self->request);
-    else
-        fl_handler_fail(self->request, 500);
+    fl_handler_run(self->request);
 }
 
 static bool run_hook(fl_state *state, int hook, fl_task_ended ended)
@@ -307,8 +315,7 @@ void fl_pool_thread_handle(fl_request *request)
     place->app = FL_POOL_STARTING;
     if (run_hook(state, state->start, app_started)) return;
     place->app = FL_POOL_NOT_STARTED;
-    self->waiting = false;
-    fl_handler_fail(request, 500);
+    fail_unstarted(self);
 }
 
 bool fl_pool_thread_is_starting(const fl_state *state)

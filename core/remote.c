@@ -80,14 +80,16 @@ static void log_failure(const fl_request *request, const fl_job *job)
 }
 
 /* Said once, however many of its requests are there. */
-static void come_home(const fl_request *request, const char *why)
+static void come_home(const fl_request *request, const fl_remote *remote)
 {
     const fl_thread *thread = request->thread;
     const fl_route *route = request->route;
-    if (!fl_exile_exempt(thread->exile, route->ledger)) return;
-    fl_log_printf(thread->log, FL_LOG_WARN,
-                  "%s comes home from the cpu pool and stays on its web thread: it %s",
-                  route->title, why);
+    bool is_news = remote->for_good ? fl_exile_exempt(thread->exile, route->ledger)
+                                    : fl_exile_recall(thread->exile, route->ledger);
+    if (!is_news) return;
+    fl_log_printf(thread->log, FL_LOG_WARN, "%s comes home from the cpu pool%s: it %s",
+                  route->title, remote->for_good ? " and stays on its web thread" : "",
+                  remote->unfit);
 }
 
 static bool is_whole(const fl_remote *remote)
@@ -127,7 +129,7 @@ static void job_ended(fl_job *job)
     job->waiter = NULL;
     request->away = NULL;
     fl_thread_tick(request->thread);
-    if (is_found_unfit(job)) come_home(request, job->remote->unfit);
+    if (is_found_unfit(job)) come_home(request, job->remote);
     if (request->connection && !request->ended) {
         answer(request, job);
     } else {
@@ -210,11 +212,27 @@ static bool take_head(fl_request *request, fl_remote *remote)
     return true;
 }
 
+/* NULL: it is not there by exile. */
+static fl_remote *exiled(const fl_request *request)
+{
+    fl_remote *remote = request->job ? request->job->remote : NULL;
+    return remote && remote->is_exiled ? remote : NULL;
+}
+
 bool fl_remote_send_home(fl_request *request, const char *why)
 {
-    const fl_job *job = request->job;
-    if (!job || !job->remote || !job->remote->is_exiled) return false;
-    job->remote->unfit = why;
+    fl_remote *remote = exiled(request);
+    if (!remote) return false;
+    remote->unfit = why;
+    remote->for_good = true;
+    return true;
+}
+
+bool fl_remote_recall(fl_request *request, const char *why)
+{
+    fl_remote *remote = exiled(request);
+    if (!remote) return false;
+    if (!remote->unfit) remote->unfit = why;
     return true;
 }
 
@@ -239,7 +257,7 @@ void fl_remote_run(fl_request *request, fl_job *job)
         answer_lost(request, "not enough memory");
     } else if (fl_state_load(request->state, error, sizeof(error)) < 0) {
         fl_pool_thread_broken(request);
-        (void)fl_remote_send_home(request, "belongs to an app that cannot be loaded there");
+        (void)fl_remote_recall(request, "belongs to an app that cannot be loaded there");
         answer_lost(request, error);
     } else {
         fl_request_route(request);

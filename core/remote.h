@@ -26,7 +26,8 @@ struct fl_remote {
     /* the answer */
     int status; /* 0: there is none */
     fl_buffer type, lines, answer;
-    const char *unfit; /* what its handler does that no pool can; NULL: nothing */
+    const char *unfit; /* why it comes home; NULL: it does not */
+    bool for_good;     /* and stays there: no pool can ever run it */
 };
 
 /* *loop* of the web thread: the request's route says `run_in` and the request is there to its end.
@@ -48,6 +49,8 @@ void fl_remote_answer(fl_request *request, int status, fl_slice type, fl_slice l
  * "it". false: its route says `run_in`, it is its own fault. true: it is there by exile, and comes
  * home; the client may try again, unless the handler answers without an error all the same. */
 bool fl_remote_send_home(fl_request *request, const char *why);
+/* The same for what may pass: only this exile ends. */
+bool fl_remote_recall(fl_request *request, const char *why);
 
 void fl_remote_free(fl_remote *remote);
 

@@ -10,7 +10,7 @@
 
 /* what the web threads say, each of it once */
 
-typedef enum { LOADED = 1, CLOSED = 2, DRAINED = 4, ENDED = 8 } stroke;
+typedef enum { LOADED = 1, CLOSED = 2, DRAINED = 4, ENDED = 8, DEAF = 16 } stroke;
 
 static void say(fl_server *server, fl_web *web, stroke what)
 {
@@ -72,10 +72,26 @@ void fl_server_ended(fl_server *server, fl_web *web)
     say(server, web, ENDED);
 }
 
+/* Who has heard READY already is asked for another process. */
+static void web_is_deaf(fl_server *server)
+{
+    static const char what[] = "a web thread that cannot accept connections";
+    if (server->phase == FL_SERVER_SERVING) fl_server_stuck(server, what);
+    if (server->phase != FL_SERVER_LISTENING) return;
+    fl_server_say(FL_CONTROL_FAILED, what);
+    fl_server_leave(server, FL_SERVER_START_FAILED);
+}
+
+void fl_server_is_deaf(fl_server *server, fl_web *web)
+{
+    say(server, web, DEAF);
+}
+
 static void heard(fl_bell *bell, unsigned strokes, void *owner)
 {
     const fl_web *web = (fl_web *)((char *)bell - offsetof(fl_web, says));
     if (strokes & LOADED) web_loaded(owner, web);
+    if (strokes & DEAF) web_is_deaf(owner);
     if (strokes & CLOSED) web_closed(owner);
     if (strokes & DRAINED) web_drained(owner);
     if (strokes & ENDED) web_ended(owner);

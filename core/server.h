@@ -63,6 +63,9 @@ fl_modules *fl_server_modules(fl_server *server); /* what Lua source has been co
 void fl_server_closed(fl_server *server, fl_web *web);
 void fl_server_drained(fl_server *server, fl_web *web);
 void fl_server_ended(fl_server *server, fl_web *web);
+/* It cannot accept on its socket, to which the kernel keeps sending clients: the process must go.
+ */
+void fl_server_is_deaf(fl_server *server, fl_web *web);
 void fl_server_will_hear(fl_web *web);                     /* *boot*: before it says any of these */
 void fl_server_stuck(fl_server *server, const char *what); /* asks to be replaced */
 

@@ -58,8 +58,7 @@ struct fl_thread {
     clockid_t cpu_clock;
     _Atomic int tid;
     _Atomic uint64_t stuck_after, blocked_after; /* ns, of the turn that runs; 0: never */
-    _Atomic(const char *) start; /* what of the start is going on, static text; NULL: it is over */
-    _Atomic uint32_t running;    /* 1 + slot of the request whose Lua runs; 0: none */
+    _Atomic uint32_t running; /* 1 + slot of the request whose Lua runs; 0: none */
     fl_interruption interruption;
     fl_mailbox *mailbox;
     fl_mailbox **mailboxes; /* its own first, then those of the threads whose place it has taken */

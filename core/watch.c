@@ -100,7 +100,7 @@ static void tell_slow(fl_watch *watch, unsigned number, uint64_t held)
 {
     fl_web *web = fl_server_web(watch->server, number);
     char text[160];
-    const char *start = atomic_load_explicit(&web->thread.start, memory_order_relaxed);
+    const char *start = atomic_load_explicit(&web->start, memory_order_relaxed);
     if (start) { /* no request can wait for it */
         fl_log_printf(web->thread.log, FL_LOG_INFO,
                       "slow start: %s has held web thread %u for %.0f ms", start, number,

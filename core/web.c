@@ -58,6 +58,13 @@ static bool post(fl_web *web, void (*deliver)(fl_message *, void *), int fd)
     return false;
 }
 
+void fl_web_cannot_accept(fl_web *web, int status)
+{
+    fl_log_printf(web->thread.log, FL_LOG_ERROR, "web thread %u cannot accept connections: %s",
+                  web->thread.number, uv_strerror(status));
+    fl_server_is_deaf(web->thread.server, web);
+}
+
 static void listen_here(fl_message *message, void *owner)
 {
     fl_web *web = owner;
@@ -65,9 +72,8 @@ static void listen_here(fl_message *message, void *owner)
     free(message);
     int status = web->phase == FL_WEB_SERVING ? fl_listener_open(web, fd, false) : UV_ECANCELED;
     if (status == 0) return;
-    if (status != UV_ECANCELED)
-        fl_log_printf(web->thread.log, FL_LOG_ERROR, "web thread %u cannot accept connections: %s",
-                      web->thread.number, uv_strerror(status));
+    if (web->own_listener == fd) web->own_listener = -1;
+    if (status != UV_ECANCELED) fl_web_cannot_accept(web, status);
     close(fd);
 }
 
@@ -167,6 +173,7 @@ static void drain(fl_web *web, bool close_idle)
         atomic_store(&web->counts->draining, true);
         web->thread.draining = true;
         fl_thread_tick(&web->thread);
+        web->own_listener = -1;
         while (web->listeners) {
             fl_listener *listener = web->listeners;
             if (!listener->helping && web->closing_idle) fl_listener_drain(listener);
@@ -191,11 +198,13 @@ void fl_web_stop(fl_web *web)
     tell(web, STOP);
 }
 
-/* Who hears it may have taken the place of the one that was told. */
+/* Who hears it may have taken the place of the one that was told, and with it what that one was
+ * to help; what it has been told itself since then is newer. */
 static void heard(fl_bell *bell, unsigned strokes, void *owner)
 {
-    fl_web *web = owner, *addressee = (fl_web *)((char *)bell - offsetof(fl_web, told));
-    if (strokes & HELP) help(web, atomic_load(&addressee->help_fd));
+    (void)bell;
+    fl_web *web = owner;
+    if (strokes & HELP) help(web, atomic_load(&web->help_fd));
     if (strokes & LOOK_AGAIN) look_again(web);
     if (strokes & DRAIN) drain(web, strokes & CLOSE_IDLE);
     if (strokes & STOP) uv_stop(&web->thread.loop);
@@ -205,7 +214,7 @@ static void heard(fl_bell *bell, unsigned strokes, void *owner)
 
 static void begin_start(fl_web *web, const char *what)
 {
-    atomic_store_explicit(&web->thread.start, what, memory_order_relaxed);
+    atomic_store_explicit(&web->start, what, memory_order_relaxed);
 }
 
 static void end_start(fl_web *web)

@@ -37,7 +37,8 @@ struct fl_web {
     bool shedding; /* new requests are refused */
 
     fl_web_phase phase;
-    bool closing_idle; /* draining for a stop: idle connections go at once */
+    _Atomic(const char *) start; /* what of the start is going on, static text; NULL: it is over */
+    bool closing_idle;           /* draining for a stop: idle connections go at once */
 
     fl_listener *listeners;
     _Atomic int own_listener; /* the socket that only this thread accepts on; -1: none */
@@ -77,5 +78,6 @@ void fl_web_help_accept(fl_web *web, int fd); /* beside its own; one at a time; 
 /* *loop*. */
 void fl_web_maybe_drained(fl_web *web);
 bool fl_web_overloaded(fl_web *web);
+void fl_web_cannot_accept(fl_web *web, int status); /* logs it; the server knows what to do */
 
 #endif

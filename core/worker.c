@@ -249,6 +249,7 @@ static void replacement_ended(fl_worker *worker, const fl_child *child)
 
 static void current_ended(fl_worker *worker, const fl_child *child)
 {
+    worker->wants_unstuck = false; /* it was the stuck one */
     if (!worker->has_started) {
         describe_failure(child, worker->failure);
         return;

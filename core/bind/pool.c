@@ -91,6 +91,24 @@ static int take_exhausted(const fl_job *job, lua_State *L)
     return take_failure(L, "pool_exhausted", 503, text);
 }
 
+static uint64_t bit(const fl_pool *pool)
+{
+    return (uint64_t)1 << fl_pool_number(pool);
+}
+
+/* What runs now has called `pools` though their jobs wait for it, or a job of its has. A handler
+ * that is in its pool by exile would not have been waited for at home. */
+static void note_cycle(const fl_state *state, uint64_t pools)
+{
+    fl_request *request = state->running ? state->running->request : NULL;
+    fl_job *job = request ? request->job : NULL;
+    if (!job || !pools) return;
+    fl_claim_take(&state->thread->claim);
+    job->cycle |= pools;
+    if (pools & bit(job->pool)) (void)fl_remote_send_home(request, "calls the cpu pool itself");
+    fl_claim_give(&state->thread->claim);
+}
+
 static int take(fl_op *op, lua_State *L)
 {
     pool_op *self = (pool_op *)op;
@@ -98,6 +116,7 @@ static int take(fl_op *op, lua_State *L)
     if (self->taken) return take_failure(L, "taken", 500, "the job's results have been taken");
     if (self->timed_out) return take_timeout(job, L);
     if (op->cancelled) return take_failure(L, "cancelled", 503, "cancelled");
+    note_cycle(op->state, job->cycle);
     switch (job->outcome) {
     case FL_JOB_RETURNED: return take_parcel(self, L, true);
     case FL_JOB_RAISED: return take_parcel(self, L, false);
@@ -233,11 +252,6 @@ static fl_pool *check_pool(lua_State *L, int index)
     return pool;
 }
 
-static uint64_t bit(const fl_pool *pool)
-{
-    return (uint64_t)1 << fl_pool_number(pool);
-}
-
 /* The pools whose jobs wait for what runs now. */
 static uint64_t chain_of(const fl_state *state)
 {
@@ -247,16 +261,6 @@ static uint64_t chain_of(const fl_state *state)
     /* a start hook: its state's thread takes no job meanwhile */
     bool starting = !request && state->is_pooled && fl_pool_thread_is_starting(state);
     return starting ? bit(((fl_pool_thread *)state->thread)->pool) : 0;
-}
-
-/* A handler that is in the cpu pool by exile, and calls it. */
-static void send_home(const fl_state *state)
-{
-    fl_request *request = state->running ? state->running->request : NULL;
-    if (!request) return;
-    fl_claim_take(&state->thread->claim);
-    (void)fl_remote_send_home(request, "calls the cpu pool itself");
-    fl_claim_give(&state->thread->claim);
 }
 
 /* nil, error */
@@ -367,7 +371,7 @@ static int pool_run(lua_State *L)
     fl_state *state = fl_state_of(L);
     uint64_t chain = chain_of(state);
     if (chain & bit(pool)) {
-        send_home(state);
+        note_cycle(state, bit(pool));
         return refuse_cycle(L, pool, chain);
     }
     pool_op *self = (pool_op *)fl_op_prepare(L, sizeof(*self),

@@ -73,6 +73,29 @@ TEST(it_is_found_out_once)
     CHECK(fl_exile_exempt(&exile, FL_LEDGER_ROUTES - 2));
 }
 
+TEST(who_is_recalled_comes_home_at_once_and_alone)
+{
+    fl_exile exile = {0};
+    fl_exile_send(&exile, 7, 100);
+    fl_exile_send(&exile, 8, 100);
+    fl_exile_send(&exile, 7, 200);
+    CHECK(fl_exile_recall(&exile, 7));
+    CHECK(!fl_exile_has(&exile, 7, 50));
+    CHECK(fl_exile_has(&exile, 8, 50));
+    CHECK(!fl_exile_recall(&exile, 7));
+    CHECK(!fl_exile_recall(&exile, 9));
+}
+
+TEST(who_is_recalled_may_be_sent_again)
+{
+    fl_exile exile = {0};
+    fl_exile_send(&exile, 7, 100);
+    CHECK(fl_exile_recall(&exile, 7));
+    CHECK(fl_exile_send(&exile, 7, 200));
+    CHECK(fl_exile_has(&exile, 7, 150));
+    CHECK(fl_exile_recall(&exile, 7));
+}
+
 TEST(the_number_that_many_routes_may_have_is_never_exempt)
 {
     fl_exile exile = {0};

@@ -35,8 +35,8 @@ static void read_file(const char *path, char text[TEXT_MAX])
     if (file) (void)fclose(file);
 }
 
-/* the server process: modes serve, fail, slow fail, die, slow, stubborn, stuck, and patient:
- * serves until the mode is another one, and is stuck from then on */
+/* the server process: modes serve, fail, slow fail, die, slow, slower, stubborn, stuck, and
+ * patient: serves until the mode is another one, and is stuck from then on */
 
 typedef struct player {
     char mode[TEXT_MAX];
@@ -60,6 +60,7 @@ static void play_loading(player *self)
     read_file(getenv("TEST_MODE"), self->mode);
     if (plays(self, "die")) _exit(7);
     if (plays(self, "slow") || plays(self, "slow fail")) (void)poll(NULL, 0, 100);
+    if (plays(self, "slower")) (void)poll(NULL, 0, 500);
     if (plays(self, "fail") || plays(self, "slow fail")) {
         say(FL_CONTROL_FAILED, "apps/shop/app.lua:3: what a mess");
         _exit(3);
@@ -315,6 +316,23 @@ static unsigned times_logged(place *where, const char *text)
     read_file(where->log, where->text);
     for (const char *at = where->text; (at = strstr(at, text)); at++) count++;
     return count;
+}
+
+/* The pid of the stuck process whose replacement has not been started. */
+static int still_stuck(place *where)
+{
+    static const char starts[] = "new server process starts  worker=";
+    static const char stuck[] = "server process is stuck  worker=";
+    unsigned replaced = 2, worker;
+    read_file(where->log, where->text);
+    const char *at = strstr(where->text, starts);
+    if (at) (void)sscanf(at + strlen(starts), "%u", &replaced);
+    for (at = where->text; at && (at = strstr(at, stuck)); at++) {
+        int pid;
+        if (sscanf(at + strlen(stuck), "%u pid=%d", &worker, &pid) == 2 && worker != replaced)
+            return pid;
+    }
+    return 0;
 }
 
 static unsigned descriptors_of(pid_t pid)
@@ -608,6 +626,29 @@ TEST(a_replacement_that_fails_takes_no_other_stuck_worker_its_own)
     for (uint64_t until = now() + 3000; now() < until; pause_for(2))
         if (times_logged(&where, "new server process serves") == 2) break;
     CHECK_EQUAL_INT(times_logged(&where, "new server process serves"), 2);
+    CHECK_EQUAL_INT(stop(&where), 0);
+    remove_place(&where);
+}
+
+TEST(a_stuck_process_that_dies_before_it_could_be_replaced_is_only_restarted)
+{
+    CHECK(make_place(&where, "patient"));
+    where.settings.workers = 2;
+    CHECK(start(&where));
+    CHECK(ask(&where).pid > 0);
+    set_mode(&where, "slower"); /* while one is replaced, the other one waits for it */
+    CHECK(logged(&where, "new server process starts"));
+    for (uint64_t until = now() + 3000; now() < until; pause_for(1))
+        if (times_logged(&where, "server process is stuck") == 2) break;
+    int pid = still_stuck(&where);
+    CHECK(pid > 0);
+    CHECK_EQUAL_INT(kill(pid, SIGKILL), 0);
+    CHECK(logged(&where, "new server process serves"));
+    for (uint64_t until = now() + 3000; now() < until; pause_for(2))
+        if (times_logged(&where, "listeners=") == 4) break;
+    CHECK_EQUAL_INT(times_logged(&where, "listeners="), 4);
+    pause_for(50);
+    CHECK_EQUAL_INT(times_logged(&where, "new server process starts"), 1);
     CHECK_EQUAL_INT(stop(&where), 0);
     remove_place(&where);
 }

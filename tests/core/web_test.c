@@ -1,9 +1,12 @@
 /* What a web thread is told, and what it says, needs no memory at that moment. */
 #include "web.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "scarcity.h"
 #include "server_inside.h"
 #include "test.h"
@@ -39,6 +42,28 @@ static void close_house(fl_house *house)
     fl_mailbox_close(house->server.mailbox);
     uv_run(&house->server.loop, UV_RUN_DEFAULT);
     CHECK_EQUAL_INT(uv_loop_close(&house->server.loop), 0);
+}
+
+static int supervisor; /* its end of the control pair */
+
+/* Before anything else gets that number. */
+__attribute__((constructor)) static void open_control(void)
+{
+    int fds[2];
+    if (fl_control_pair(fds) < 0) abort();
+    supervisor = fcntl(fds[0], F_DUPFD_CLOEXEC, FL_CONTROL_FD + 1);
+    int server = fcntl(fds[1], F_DUPFD_CLOEXEC, FL_CONTROL_FD + 1);
+    close(fds[0]);
+    close(fds[1]);
+    if (dup2(server, FL_CONTROL_FD) < 0) abort();
+    close(server);
+}
+
+/* -1: the supervisor has been told nothing more. */
+static int told_supervisor(void)
+{
+    static fl_control_message message;
+    return fl_control_receive(supervisor, &message) > 0 ? (int)message.kind : -1;
 }
 
 static void turn_web(fl_house *house)
@@ -99,6 +124,52 @@ TEST(what_is_over_before_it_was_heard_leaves_nothing_behind)
     CHECK(!house.web.listeners);
     close(fds[0]);
     close(fds[1]);
+    close_house(&house);
+}
+
+/* As when it has been rung before an evacuation, and is heard after it. */
+TEST(what_another_was_told_to_help_is_older_than_what_it_was_told_itself)
+{
+    fl_house house;
+    int fds[2];
+    CHECK_EQUAL_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    open_house(&house);
+    tell_to_help(&house, fds[0]);
+    turn_web(&house);
+    fl_web *before = calloc(1, sizeof(*before)); /* the same thread's predecessor */
+    fl_bell_init(&before->told, house.web.told.heard);
+    before->thread.mailbox = house.web.thread.mailbox;
+    fl_web_help_accept(before, fds[1]);
+    turn_web(&house);
+    CHECK_EQUAL_INT(helping(&house, fds[0]), 1);
+    CHECK_EQUAL_INT(helping(&house, fds[1]), 0);
+    tell_to_help(&house, -1);
+    turn_web(&house);
+    free(before);
+    close(fds[0]);
+    close(fds[1]);
+    close_house(&house);
+}
+
+TEST(who_cannot_accept_has_no_socket_to_help_with_and_asks_for_another_process)
+{
+    fl_house house;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC); /* which cannot be polled */
+    open_house(&house);
+    CHECK_EQUAL_INT(fl_log_open(&house.web.thread.log, null, FL_LOG_TEXT, FL_LOG_INFO, 4096), 0);
+    house.server.phase = FL_SERVER_SERVING;
+    int fd = dup(null);
+    house.web.own_listener = fd;
+    while (told_supervisor() >= 0) continue;
+    CHECK(fl_web_listen(&house.web, fd));
+    turn_web(&house);
+    CHECK_EQUAL_INT(house.web.own_listener, -1);
+    CHECK(!house.web.listeners);
+    turn_server(&house);
+    CHECK_EQUAL_INT(told_supervisor(), FL_CONTROL_STUCK);
+    CHECK_EQUAL_INT(told_supervisor(), -1);
+    fl_log_close(house.web.thread.log, 1000000000);
+    close(null);
     close_house(&house);
 }
 

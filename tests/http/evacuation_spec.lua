@@ -446,6 +446,14 @@ app:get("/call", function(req)
   if req.query.spin then spin(0.5) end
   return fl.await(fl.run_in_state(function() return "called" end))
 end)
+local side = fl.state_pool { name = "side", size = 1 }
+app:get("/through", function(req)
+  if req.query.spin then spin(0.5) end
+  return fl.await(side:run(function()
+    local there = require "fasterlua"
+    return there.await(there.run_in_state(function() return "called" end))
+  end))
+end)
 app:get("/try", function(req)
   if req.query.spin then spin(0.5) end
   local ok, result = pcall(function()
@@ -507,5 +515,41 @@ return app
     expect_home("/a/try", "did without")
     expect_told("/a/try", "it calls the cpu pool itself")
     expect_home("/a/try", "called")
+  end)
+
+  it("comes home as well when a job of it in another pool calls the cpu pool", function()
+    expect_home("/a/through", "called")
+    expect(stick(server, "/a/through?spin=yes"), 503)
+    assert.equal(503, server:get("/a/through").status)
+    expect_told("/a/through", "it calls the cpu pool itself")
+    expect_home("/a/through", "called")
+  end)
+end)
+
+describe("a route whose app the cpu pool cannot have just now", function()
+  -- Twice, as what failed may do well another time.
+  local function expect_recalled(app, why)
+    local server = serve({ exile = "60s" }, { a = app })
+    local line = "GET /a/thread comes home from the cpu pool: it " .. why
+    for count = 1, 2 do
+      expect(stick(server, "/a/thread?spin=yes"), 503)
+      wait_evacuations(server, count)
+      assert.equal(503, server:get("/a/thread").status)
+      support.eventually(function() return count_lines(server, line) == count end)
+      assert.equal(server:get("/b/thread").body, server:get("/a/thread").body)
+    end
+    server:stop()
+  end
+
+  it("comes home when it cannot be loaded there, and may be sent again", function()
+    expect_recalled('if require("fasterlua").here().pool then error "not here" end\n' .. culprit,
+      "belongs to an app that cannot be loaded there")
+  end)
+
+  it("comes home when its start hook fails there, and may be sent again", function()
+    expect_recalled(culprit:gsub("return app%s*$", "") .. [[
+app:on_start(function() fl.await(fl.run_in_state(function() return 1 end)) end)
+return app
+]], "belongs to an app whose start hook fails there")
   end)
 end)
