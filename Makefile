@@ -245,8 +245,8 @@ soak:
 # The load generator of some specs stays a fast one.
 unsanitized = BUILD=build CC=gcc OPTIMIZE='-O2 -g' SANITIZE=
 
-# How many test files run at once: one more than there are processors, as they mostly wait.
-lanes = $(or $(LANES),$(shell echo $$(($$(nproc) + 1))))
+# How many test files run at once: one more where their bounds are multiplied.
+lanes = $(or $(LANES),$(shell echo $$(($$(nproc) + $(if $(SANITIZE),1,0)))))
 
 # Needs the packages. asan and tsan run it on their own builds. A unit test that does not compile is
 # a failed test and does not keep the others from running.
