@@ -82,7 +82,8 @@ for name, settings in pairs { ["limits of 200 ms"] = {},
           assert.is_nil(log:find("evacuated", 1, true), log)
           assert.matches("%.lua:%d+: stopped: it has held its thread for too long\n"
             .. " +stack traceback:\n", log)
-          assert.matches("a/app%.lua:%d+: stopped", (log:gsub("future%.lua", "a/app.lua")))
+          local place = log:match "([^ ]*)%.lua:%d+: stopped" -- there, or in what it calls
+          assert.is_truthy(place:find "/a/app$" or place:find "/fasterlua/[a-z]+$", place)
           assert.matches("in function <[^\n]*a/app.lua:%d+>", log)
           assert.matches("run_in_state .* run_blocking ", log)
           assert.equal("2", state)
