@@ -589,14 +589,6 @@ app:get("/chaos", function(req)
 end)
 ]==]
 
-local function connections(server)
-  local count = 0
-  for name, value in pairs(server:metrics()) do
-    count = count + (name:find("^fasterlua_connections{") and value or 0)
-  end
-  return count
-end
-
 support.describe_server("ten thousand jobs", pools.options(chaos_app, {
   queue_delay = 0, -- who is to be answered meanwhile is not refused when others want the machine
 }), function(get_server)
@@ -630,7 +622,7 @@ support.describe_server("ten thousand jobs", pools.options(chaos_app, {
       client:close()
       live:close()
       if round == 1 then
-        support.eventually(function() return connections(server) == 0 end)
+        support.eventually(function() return server:sum "fasterlua_connections" == 0 end)
         rss, threads = server:rss(), number_of_threads()
         descriptors = select(2, server:fds())
       end

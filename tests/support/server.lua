@@ -344,6 +344,19 @@ function server:metrics()
   return values
 end
 
+---The sum of a metric over all its labels; an error when there is no such metric.
+---@param name string
+---@return number
+function server:sum(name)
+  local sum
+  for key, value in pairs(self:metrics()) do
+    if key:match "^[^{]*" == name then
+      sum = (sum or 0) + value
+    end
+  end
+  return sum or error("/metrics does not name " .. name, 0)
+end
+
 ---@return integer # bytes of memory resident in the newest server process
 function server:rss()
   return process.rss(self:server_pid())
